@@ -1,0 +1,127 @@
+"""Formats: one module each, with `sniff`, `read` and `write`. Nothing here knows a target.
+
+A reader maps every attribute onto a field of the Model or refuses it by name. A writer returns a
+Report of what it kept, folded and lost; without `allow_lossy` a loss is refused instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, cast
+
+from ifgo.errors import FormatError, IfgoError, UsageError
+from ifgo.model import Model
+
+FORMATS: Final = ("native", "raw", "onnx")
+"""Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
+
+Stack = Literal["stacked", "hidden-as-sequence"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What writing did: exactly kept, folded (with its largest error), or lost on request."""
+
+    kept: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether reading the result gives the same bits."""
+        return not self.folded and not self.lost
+
+
+class Format(Protocol):
+    """What a format module offers."""
+
+    EXTENSIONS: tuple[str, ...]
+    """File endings that `save` recognises; empty for a format that is a folder."""
+    READ_OPTIONS: tuple[str, ...]
+    WRITE_OPTIONS: tuple[str, ...]
+
+    def sniff(self, path: Path) -> bool:
+        """Whether `path` looks like this format. Never raises, reads a few bytes at most."""
+        ...
+
+    def read(self, path: Path, **options: Any) -> Model:
+        """The model in `path`."""
+        ...
+
+    def write(self, model: Model, path: Path, *, allow_lossy: bool, **options: Any) -> Report:
+        """Write `model` to `path`, whole or not at all."""
+        ...
+
+
+def get(name: str) -> Format:
+    """The format module called `name`. Raises UsageError on an unknown name."""
+    if name not in FORMATS:
+        raise UsageError(f"unknown format {name!r}", expected="one of " + ", ".join(FORMATS))
+    return cast(Format, import_module(f"ifgo.formats.{name}"))
+
+
+def _options(given: dict[str, Any], known: tuple[str, ...], name: str, verb: str) -> dict[str, Any]:
+    present = {key: value for key, value in given.items() if value is not None}
+    for key in present:
+        if key not in known:
+            raise UsageError(
+                f"option {key!r} means nothing to {verb} format {name!r}",
+                expected="one of " + ", ".join(known) if known else "no option",
+            )
+    return present
+
+
+def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
+    """Read a model. `format` is found from the content where it is not given.
+
+    options: layout ("A"|"B") and stack for raw folders; bind (path of an npz, or a mapping) for
+    ONNX weights that are graph inputs. Raises UsageError, FormatError or UnsupportedError, each
+    naming the file.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise UsageError("no such file or folder", where=str(place), hint="Check the path")
+    name = format or next((n for n in FORMATS if get(n).sniff(place)), None)
+    if name is None:
+        raise FormatError(
+            "is in no format that ifgo knows",
+            where=str(place),
+            expected="one of " + ", ".join(FORMATS),
+            hint="Name it with --from FORMAT (format= in Python) if its ending is unusual",
+        )
+    chosen = get(name)
+    try:
+        return chosen.read(place, **_options(options, chosen.READ_OPTIONS, name, "reading"))
+    except IfgoError as error:
+        if error.where and str(place) in error.where:
+            raise
+        raise error.located(str(place)) from None
+
+
+def save(
+    model: Model,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    allow_lossy: bool = False,
+    **options: Any,
+) -> Report:
+    """Write a model. `format` is found from the ending of `path` where it is not given.
+
+    options: layout ("A"|"B") and encoding ("txt"|"bin") for raw folders. Raises UnsupportedError
+    naming what the format cannot hold (all of it, in one message), unless allow_lossy permits it.
+    """
+    place = Path(path)
+    name = format or next((n for n in FORMATS if place.suffix in get(n).EXTENSIONS), None)
+    if name is None:
+        endings = [ending for n in FORMATS for ending in get(n).EXTENSIONS]
+        raise UsageError(
+            f"the ending of {place.name!r} names no format",
+            expected="one of " + ", ".join(endings),
+            hint="Or name the format with --to FORMAT (format= in Python)",
+        )
+    chosen = get(name)
+    known = _options(options, chosen.WRITE_OPTIONS, name, "writing")
+    return chosen.write(model, place, allow_lossy=allow_lossy, **known)

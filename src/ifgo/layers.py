@@ -1,0 +1,555 @@
+"""The layers a Model is a chain of. Each declares its time signature and checks its own shapes.
+
+Letters: B batch, T time, I input features, H hidden_size, P output size of a cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ifgo import limits
+from ifgo.activations import LINEAR, Activation
+from ifgo.cell import Array, LSTMCell, frozen_array
+from ifgo.errors import ModelError
+
+Signature = Literal["step→step", "sequence→sequence", "sequence→vector", "vector→sequence"]
+Merge = Literal["concat", "sum", "mul", "ave"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What every layer has: a name (unique in its model), a time signature, an output size."""
+
+    name: str
+
+    kind: ClassVar[str] = "layer"
+    shape_of_time: ClassVar[Signature] = "step→step"
+
+    @property
+    def signature(self) -> Signature:
+        """What the layer does to time."""
+        return self.shape_of_time
+
+    def output_size(self, input_size: int) -> int:
+        """Features per step out of the layer; raises ModelError where input_size does not fit."""
+        return input_size
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Every array the layer holds, by field name."""
+        return {}
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one step (of one application, outside sequences)."""
+        return 0
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        """Why the layer cannot run one step at a time, or None where it can."""
+        return None
+
+    def detail(self) -> str:
+        """What the table of a model says about the layer beyond shapes."""
+        return ""
+
+    def _expect_input(self, have: int, want: int) -> None:
+        if have != want:
+            raise ModelError(
+                f"receives {have} features", where=f"layer {self.name}", expected=str(want)
+            )
+
+    def _freeze(self, name: str, shape: tuple[int | str, ...]) -> None:
+        value = getattr(self, name)
+        if value is not None:
+            where = f"layer {self.name}"
+            object.__setattr__(self, name, frozen_array(value, shape, name, where=where))
+
+    def _present(self, *names: str) -> dict[str, Array]:
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class InitialState:
+    """Where a recurrent layer starts.
+
+    kind: "zero"; "constant" with h (D, P) and c (D, H), D directions; or "input": the caller
+    gives it (a StateInput of the model names it).
+    """
+
+    kind: Literal["zero", "constant", "input"] = "zero"
+    h: Array | None = None
+    c: Array | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "constant") != (self.h is not None and self.c is not None):
+            raise ModelError(
+                f"initial state of kind {self.kind!r} "
+                f"{'lacks' if self.kind == 'constant' else 'carries'} h or c",
+                expected="both h and c for 'constant', neither otherwise",
+            )
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """Dropout that the source applied in training; inference ignores it, formats may keep it.
+
+    input, recurrent, output: rates in [0, 1).
+    """
+
+    input: float = 0.0
+    recurrent: float = 0.0
+    output: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("input", "recurrent", "output"):
+            rate: float = getattr(self, name)
+            if not 0 <= rate < 1:
+                raise ModelError(f"{name} dropout is {rate}", expected="a rate in [0, 1)")
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrent(Layer):
+    """One LSTM layer in one or two directions.
+
+    forward runs t = 0..T-1, backward t = T-1..0 with its output stored at the time of its input.
+    Exactly one may be None. merge joins two directions. go_backwards (forward only): the whole
+    input is reversed and the output stays in processing order. zero_masked: a masked step puts
+    out zeros instead of repeating the last output. stateful: state outlives a sequence.
+    (T, I) → (T, P), or (T, 2P) where two directions are concatenated.
+    """
+
+    forward: LSTMCell | None
+    backward: LSTMCell | None = None
+    merge: Merge = "concat"
+    go_backwards: bool = False
+    zero_masked: bool = False
+    stateful: bool = False
+    initial: InitialState = field(default_factory=InitialState)
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+
+    kind = "lstm"
+
+    def __post_init__(self) -> None:
+        where = f"layer {self.name}"
+        if not self.cells:
+            raise ModelError("has no cell", where=where, expected="forward, backward or both")
+        if self.merge not in ("concat", "sum", "mul", "ave"):
+            raise ModelError(
+                f"merge is {self.merge!r}", where=where, expected="concat, sum, mul or ave"
+            )
+        if self.go_backwards and self.backward is not None:
+            raise ModelError(
+                "go_backwards is set on a layer with a backward cell",
+                where=where,
+                expected="go_backwards on a forward cell only",
+            )
+        first = next(iter(self.cells.values()))
+        for cell in self.cells.values():
+            for what in ("input_size", "hidden_size", "output_size"):
+                if getattr(cell, what) != getattr(first, what):
+                    raise ModelError(
+                        f"directions have {what} {getattr(first, what)} and {getattr(cell, what)}",
+                        where=where,
+                        expected="the same sizes in both directions",
+                    )
+        if self.initial.kind == "constant":
+            count = len(self.cells)
+            frozen = InitialState(
+                "constant",
+                frozen_array(self.initial.h, (count, first.output_size), "initial h", where=where),
+                frozen_array(self.initial.c, (count, first.hidden_size), "initial c", where=where),
+            )
+            object.__setattr__(self, "initial", frozen)
+
+    @property
+    def cells(self) -> dict[str, LSTMCell]:
+        """Direction ("forward", "backward") → cell, in state order."""
+        pairs = (("forward", self.forward), ("backward", self.backward))
+        return {direction: cell for direction, cell in pairs if cell is not None}
+
+    @property
+    def cell(self) -> LSTMCell:
+        """The first cell; sizes are the same in both directions."""
+        return next(iter(self.cells.values()))
+
+    @property
+    def directions(self) -> int:
+        """D: 1 or 2."""
+        return len(self.cells)
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return self.cell.hidden_size
+
+    def output_size(self, input_size: int) -> int:
+        self._expect_input(input_size, self.cell.input_size)
+        return self.cell.output_size * (self.directions if self.merge == "concat" else 1)
+
+    @property
+    def signature(self) -> Signature:
+        return "sequence→sequence" if self.not_streamable_because else "step→step"
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        if self.backward is not None:
+            return "its backward direction starts at the last step"
+        if self.go_backwards:
+            return "go_backwards starts at the last step"
+        return None
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        found = {
+            f"{direction}.{name}": array
+            for direction, cell in self.cells.items()
+            for name, array in cell.arrays.items()
+        }
+        if self.initial.h is not None and self.initial.c is not None:
+            found |= {"initial.h": self.initial.h, "initial.c": self.initial.c}
+        return found
+
+    @property
+    def macs(self) -> int:
+        return sum(cell.macs for cell in self.cells.values())
+
+    def detail(self) -> str:
+        cell = self.cell
+        words: list[str] = []
+        if self.directions == 2:
+            words.append("bidirectional" + ("" if self.merge == "concat" else f" {self.merge}"))
+        elif self.backward is not None:
+            words.append("reverse")
+        if self.go_backwards:
+            words.append("go_backwards")
+        if cell.weight_hr is not None:
+            words.append(f"proj_size {cell.output_size}")
+        if cell.peephole is not None:
+            words.append("peephole")
+        if cell.coupling:
+            words.append(cell.coupling)
+        words += [
+            f"{name} {value:g}"
+            for name in ("clip_z", "clip_cell", "clip_projection")
+            if (value := getattr(cell, name)) is not None
+        ]
+        if [a.name for a in cell.activations] != ["sigmoid", "tanh", "tanh"]:
+            words.append("/".join(map(str, cell.activations)))
+        if cell.forget_bias:
+            words.append(f"forget_bias {cell.forget_bias:g}")
+        words += [n for n in ("layer_norm", "input_norm", "hidden_norm") if getattr(cell, n)]
+        if self.initial.kind != "zero":
+            words.append(f"initial state: {self.initial.kind}")
+        if self.stateful:
+            words.append("stateful")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Layer):
+    """y = activation(x·Wᵀ + b), step by step. weight (O, I), bias (O,) or None."""
+
+    weight: Array
+    bias: Array | None = None
+    activation: Activation = LINEAR
+
+    kind = "dense"
+
+    def __post_init__(self) -> None:
+        self._freeze("weight", ("O", "I"))
+        self._freeze("bias", (self.weight.shape[0],))
+
+    def output_size(self, input_size: int) -> int:
+        self._expect_input(input_size, self.weight.shape[1])
+        return self.weight.shape[0]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return self._present("weight", "bias")
+
+    @property
+    def macs(self) -> int:
+        return self.weight.size
+
+    def detail(self) -> str:
+        return "" if self.activation == LINEAR else str(self.activation)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(Layer):
+    """Row `token` of weight (V, E). Only the first layer of a model that reads tokens.
+
+    mask_zero: token 0 marks padding, later layers skip such steps.
+    """
+
+    weight: Array
+    mask_zero: bool = False
+
+    kind = "embedding"
+
+    def __post_init__(self) -> None:
+        self._freeze("weight", ("V", "E"))
+
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return self.weight.shape[0]
+
+    def output_size(self, input_size: int) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return self._present("weight")
+
+    def detail(self) -> str:
+        return f"vocabulary {self.vocabulary}" + (", mask_zero" if self.mask_zero else "")
+
+
+@dataclass(frozen=True)
+class ActivationLayer(Layer):
+    """An activation on its own, element by element (softmax: over the features of a step)."""
+
+    activation: Activation
+
+    kind = "activation"
+
+    def detail(self) -> str:
+        return str(self.activation)
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """A training fact between layers; inference passes its input through. rate in [0, 1)."""
+
+    rate: float
+
+    kind = "dropout"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ModelError(
+                f"dropout rate is {self.rate}",
+                where=f"layer {self.name}",
+                expected="a rate in [0, 1)",
+            )
+
+    def detail(self) -> str:
+        return f"rate {self.rate:g}, identity at inference"
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Layer):
+    """y = (x - mean) / sqrt(variance + epsilon) · weight + bias over features, with stored
+    statistics. All (F,); weight and bias optional."""
+
+    mean: Array
+    variance: Array
+    weight: Array | None = None
+    bias: Array | None = None
+    epsilon: float = 1e-3
+
+    kind = "batch_norm"
+
+    def __post_init__(self) -> None:
+        self._freeze("mean", ("F",))
+        for name in ("variance", "weight", "bias"):
+            self._freeze(name, self.mean.shape)
+        if (self.variance < 0).any() or not self.epsilon > 0:
+            raise ModelError(
+                "variance is negative or epsilon not above 0",
+                where=f"layer {self.name}",
+                expected="variance ≥ 0 and epsilon > 0",
+            )
+
+    def output_size(self, input_size: int) -> int:
+        self._expect_input(input_size, self.mean.shape[0])
+        return input_size
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return self._present("mean", "variance", "weight", "bias")
+
+
+@dataclass(frozen=True)
+class Masking(Layer):
+    """Steps whose features all equal `value` are skipped by the recurrent layers that follow."""
+
+    value: float = 0.0
+
+    kind = "masking"
+
+    def detail(self) -> str:
+        return f"value {self.value:g}"
+
+
+@dataclass(frozen=True)
+class LastStep(Layer):
+    """A sequence becomes one vector.
+
+    of="sequence": the row of the last time step. of="state": the final hidden state of the
+    recurrent layer before it, directions merged; they differ for a backward direction only, whose
+    final state belongs to the first step.
+    """
+
+    of: Literal["sequence", "state"] = "sequence"
+
+    shape_of_time = "sequence→vector"
+    kind = "last_step"
+
+    def detail(self) -> str:
+        return "" if self.of == "sequence" else "final state"
+
+
+@dataclass(frozen=True)
+class HiddenAsSequence(Layer):
+    """A vector of F values becomes a sequence of F steps with one feature each."""
+
+    shape_of_time = "vector→sequence"
+    kind = "hidden_as_sequence"
+
+    def output_size(self, input_size: int) -> int:
+        return 1
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        return "it replays a whole hidden vector as a sequence"
+
+
+@dataclass(frozen=True)
+class RepeatVector(Layer):
+    """A vector becomes a sequence of `steps` copies."""
+
+    steps: int
+
+    shape_of_time = "vector→sequence"
+    kind = "repeat_vector"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= limits.MAX_STEPS:
+            raise ModelError(
+                f"repeats {self.steps} times",
+                where=f"layer {self.name}",
+                expected=f"1 to {limits.MAX_STEPS}",
+            )
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        return "it starts a new sequence"
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """A sequence of exactly `steps` steps becomes one vector of steps·F values."""
+
+    steps: int
+
+    shape_of_time = "sequence→vector"
+    kind = "flatten"
+
+    def output_size(self, input_size: int) -> int:
+        return self.steps * input_size
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        return "it needs the whole sequence"
+
+    def detail(self) -> str:
+        return f"{self.steps} steps"
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Layer):
+    """y = x·factor + offset per feature (a stored normalisation). factor, offset: (F,)."""
+
+    factor: Array
+    offset: Array
+
+    kind = "scale"
+
+    def __post_init__(self) -> None:
+        self._freeze("factor", ("F",))
+        self._freeze("offset", self.factor.shape)
+
+    def output_size(self, input_size: int) -> int:
+        self._expect_input(input_size, self.factor.shape[0])
+        return input_size
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return self._present("factor", "offset")
+
+
+@dataclass(frozen=True, eq=False)
+class Residual(Layer):
+    """y = inner(x), plus the first `channels` features of x added to the first ones of y."""
+
+    layers: tuple[Layer, ...]
+    channels: int
+
+    kind = "residual"
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if layer.signature not in ("step→step", "sequence→sequence"):
+                raise ModelError(
+                    f"holds {layer.kind} {layer.name}",
+                    where=f"layer {self.name}",
+                    expected="only layers that keep the sequence",
+                )
+
+    def output_size(self, input_size: int) -> int:
+        size = input_size
+        for layer in self.layers:
+            size = layer.output_size(size)
+        if not 1 <= self.channels <= min(size, input_size):
+            raise ModelError(
+                f"adds {self.channels} channels of {input_size} inputs to {size} outputs",
+                where=f"layer {self.name}",
+                expected=f"1 to {min(size, input_size)} channels",
+            )
+        return size
+
+    @property
+    def signature(self) -> Signature:
+        return "sequence→sequence" if self.not_streamable_because else "step→step"
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        for layer in self.layers:
+            if reason := layer.not_streamable_because:
+                return f"layer {layer.name} inside it: {reason}"
+        return None
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {f"{layer.name}.{n}": a for layer in self.layers for n, a in layer.arrays.items()}
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    def detail(self) -> str:
+        return f"around {', '.join(layer.name for layer in self.layers)}"
+
+
+def cast(layer: Layer, dtype: Any) -> Layer:
+    """`layer` with every array as `dtype` (values may round)."""
+
+    def convert(owner: Any) -> Any:
+        changes: dict[str, Any] = {}
+        for name in owner.__dataclass_fields__:
+            value = getattr(owner, name)
+            if isinstance(value, np.ndarray):
+                changes[name] = value.astype(dtype)
+            elif isinstance(owner, Residual) and name == "layers":
+                changes[name] = tuple(cast(inner, dtype) for inner in owner.layers)
+            elif hasattr(value, "__dataclass_fields__") and not isinstance(value, Activation):
+                changes[name] = convert(value)
+        return replace(owner, **changes)
+
+    return convert(layer)

@@ -1,0 +1,42 @@
+"""Every bound that untrusted input is held to, with its reason.
+
+A bound keeps a hostile or damaged file from costing more memory or time than a real model would.
+"""
+
+from __future__ import annotations
+
+MAX_FILE_BYTES = 2 * 1024**3
+"""Largest model file read: protobuf's own limit, and far above any LSTM in use."""
+
+MAX_ELEMENTS = 2**28
+"""Largest tensor (1 GiB in float32): the recurrent matrix of hidden_size 8192."""
+
+MAX_HIDDEN_SIZE = 8192
+"""Largest hidden_size; its weight_hh has exactly MAX_ELEMENTS elements."""
+
+MAX_INPUT_SIZE = 65536
+"""Largest number of features per step."""
+
+MAX_VOCABULARY = 2**24
+"""Largest embedding table (rows)."""
+
+MAX_LAYERS = 64
+"""Deepest chain; the deepest published recurrent nets have 16 layers."""
+
+MAX_NAME_CHARS = 256
+"""Longest name of a layer, tensor or node that is kept."""
+
+MAX_JSON_BYTES = 1024**2
+"""Longest JSON description inside a native file."""
+
+MAX_TEXT_BYTES = 256 * 1024**2
+"""Largest text tensor or data file: 2**23 numbers of up to 32 characters."""
+
+MAX_STEPS = 10**7
+"""Longest sequence accepted in one call."""
+
+MAX_FOLDED_ELEMENTS = 2**24
+"""Largest tensor that constant folding may create out of shape arithmetic."""
+
+MAX_NODES = 100_000
+"""Most nodes of a graph that a reader walks."""

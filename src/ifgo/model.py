@@ -1,0 +1,412 @@
+"""The one form every format is read into: a chain of layers with named inputs and outputs.
+
+A Model is validated whole when it is built; what holds a Model holds a consistent one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ifgo import limits
+from ifgo.activations import Activation
+from ifgo.cell import Array, LayerNorm, LSTMCell, MatrixNorm
+from ifgo.errors import ModelError, UnsupportedError
+from ifgo.layers import (
+    ActivationLayer,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    HiddenAsSequence,
+    InitialState,
+    LastStep,
+    Layer,
+    Masking,
+    Recurrent,
+    RepeatVector,
+    Residual,
+    Scale,
+    TrainingFacts,
+    cast,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ifgo.run import State
+
+__all__ = [
+    "Activation",
+    "ActivationLayer",
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "FeatureInput",
+    "Flatten",
+    "HiddenAsSequence",
+    "InitialState",
+    "LSTMCell",
+    "LastStep",
+    "Layer",
+    "LayerNorm",
+    "LengthsInput",
+    "Masking",
+    "MatrixNorm",
+    "Model",
+    "Output",
+    "Provenance",
+    "Recurrent",
+    "RepeatVector",
+    "Residual",
+    "Scale",
+    "StateInput",
+    "StateSlot",
+    "TokenInput",
+    "TrainingFacts",
+]
+
+Axes = Literal["BT", "TB", "T"]
+"""How the source lays out batch and time; ifgo itself always takes (B, T, ·)."""
+
+
+@dataclass(frozen=True)
+class FeatureInput:
+    """Real features: (B, T, size) in ifgo; `axes` is the order of B and T in the source."""
+
+    size: int
+    name: str = "x"
+    axes: Axes = "BT"
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """Token ids in [0, vocabulary): (B, T) in ifgo; the first layer is then an Embedding."""
+
+    vocabulary: int
+    name: str = "x"
+    axes: Axes = "BT"
+
+
+@dataclass(frozen=True)
+class LengthsInput:
+    """Length of each sequence, (B,) integers in [0, T]."""
+
+    name: str = "lengths"
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """One state of one recurrent layer: part "h" (D, B, P) or "c" (D, B, H)."""
+
+    layer: str
+    part: Literal["h", "c"]
+
+
+@dataclass(frozen=True)
+class StateInput:
+    """Initial states the caller gives, packed along the leading axis in the order of `slots`."""
+
+    name: str
+    slots: tuple[StateSlot, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result, in the order the source lists them.
+
+    role: "sequence" (B, T, ·) or "last" (B, ·): the end of the chain; "h_n" or "c_n": the final
+    states of `layers`, packed along the leading axis.
+    """
+
+    role: Literal["sequence", "last", "h_n", "c_n"]
+    name: str = "y"
+    layers: tuple[str, ...] = ()
+    axes: Axes = "BT"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model came from and what reading it changed. It never influences a number."""
+
+    framework: str = "ifgo"
+    version: str = ""
+    path: str = ""
+    notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Our array name ("lstm.forward.weight_ih") → the source's name for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """inputs → layers → outputs; validated on construction.
+
+    inputs: one FeatureInput or TokenInput first, then optional LengthsInput and StateInputs.
+    outputs: defaults to the end of the chain alone.
+    Raises ModelError naming the layer where two parts do not fit.
+    """
+
+    inputs: tuple[FeatureInput | TokenInput | LengthsInput | StateInput, ...]
+    layers: tuple[Layer, ...]
+    outputs: tuple[Output, ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.outputs:
+            role = "last" if self._domains()[-1] == "vector" else "sequence"
+            object.__setattr__(self, "outputs", (Output(role),))
+        object.__setattr__(self, "outputs", tuple(self.outputs))
+        _Check(self).run()
+
+    # -- shape and time ---------------------------------------------------------------------
+
+    @property
+    def input(self) -> FeatureInput | TokenInput:
+        """The main input."""
+        first = self.inputs[0] if self.inputs else None
+        if not isinstance(first, FeatureInput | TokenInput):
+            raise ModelError(
+                "the first input is no feature or token input",
+                expected="a FeatureInput or TokenInput first",
+            )
+        return first
+
+    @property
+    def input_size(self) -> int:
+        """Features per step, I; 1 where the model reads tokens."""
+        return self.input.size if isinstance(self.input, FeatureInput) else 1
+
+    def sizes(self) -> list[int]:
+        """Features after each layer, in order."""
+        size, sizes = self.input_size, list[int]()
+        for layer in self.layers:
+            size = layer.output_size(size)
+            sizes.append(size)
+        return sizes
+
+    @property
+    def output_size(self) -> int:
+        """Features of the model's main output."""
+        return self.sizes()[-1]
+
+    def _domains(self) -> list[Literal["sequence", "vector"]]:
+        """Before the first layer and after each: is there a sequence or one vector?"""
+        domain: Literal["sequence", "vector"] = "sequence"
+        domains: list[Literal["sequence", "vector"]] = [domain]
+        for layer in self.layers:
+            takes, gives = layer.signature.split("→")
+            needs_time = takes != "step" or isinstance(layer, Recurrent | Residual)
+            if needs_time and domain != takes.replace("step", "sequence"):
+                raise ModelError(
+                    f"takes a {takes.replace('step', 'sequence')} but gets a {domain}",
+                    where=f"layer {layer.name}",
+                    expected="a LastStep before it"
+                    if domain == "sequence"
+                    else "a HiddenAsSequence or RepeatVector before it",
+                )
+            domain = domain if gives == "step" else ("vector" if gives == "vector" else "sequence")
+            domains.append(domain)
+        return domains
+
+    @property
+    def ends_in_vector(self) -> bool:
+        """Whether the chain ends in one vector per sequence instead of one per step."""
+        return self._domains()[-1] == "vector"
+
+    @property
+    def not_streamable_because(self) -> str | None:
+        """The first layer that cannot run one step at a time, with its reason; None if none."""
+        for layer in self.layers:
+            if reason := layer.not_streamable_because:
+                return f"layer {layer.name}: {reason}"
+        return None
+
+    @property
+    def streamable(self) -> bool:
+        """Whether the model runs one step per call."""
+        return self.not_streamable_because is None
+
+    # -- parts ------------------------------------------------------------------------------
+
+    @property
+    def recurrent(self) -> tuple[Recurrent, ...]:
+        """Recurrent layers in chain order, those inside residuals included; state k is theirs."""
+        return tuple(layer for layer in walk(self.layers) if isinstance(layer, Recurrent))
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Every array, as "layer.field"."""
+        return {f"{layer.name}.{n}": a for layer in self.layers for n, a in layer.arrays.items()}
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values."""
+        return sum(array.size for array in self.arrays.values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one step through every layer."""
+        return sum(layer.macs for layer in self.layers)
+
+    def astype(self, dtype: Any) -> Model:
+        """The same model with every array as `dtype`; values may round."""
+        return replace(self, layers=tuple(cast(layer, dtype) for layer in self.layers))
+
+    # -- use --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: Sequence[int] | None = None,
+        on: str = "exact",
+    ) -> tuple[Any, State]:
+        """Compute the model. x: (B, T, I) or (T, I), tokens (B, T) or (T,).
+
+        state: {"h0": (D, B, P), "c0": (D, B, H), ...}, k counting the recurrent layers; None
+        starts as the model says. lengths: (B,). on: "exact", "truth" or "c99".
+        Returns (y, state): y (B, T, ·), or (B, ·) where the chain ends in a vector, without B if
+        x had none. Raises UsageError on input that does not fit.
+        """
+        from ifgo.run import run
+
+        return run(self, x, state, lengths=lengths, on=on)
+
+    def __str__(self) -> str:
+        from ifgo.describe import table
+
+        return table(self)
+
+
+def walk(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Every layer of a chain in order, inner chains included."""
+    for layer in layers:
+        yield layer
+        if isinstance(layer, Residual):
+            yield from walk(layer.layers)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The rules that concern more than one layer."""
+
+    model: Model
+
+    def run(self) -> None:
+        self.names()
+        self.chain()
+        self.states()
+        self.results()
+
+    def names(self) -> None:
+        layers = list(walk(self.model.layers))
+        if not layers:
+            raise ModelError("the model has no layers", expected="at least one")
+        if len(layers) > limits.MAX_LAYERS:
+            raise ModelError(
+                f"the model has {len(layers)} layers", expected=f"at most {limits.MAX_LAYERS}"
+            )
+        seen: set[str] = set()
+        for layer in layers:
+            if not layer.name or len(layer.name) > limits.MAX_NAME_CHARS:
+                raise ModelError(
+                    f"a {layer.kind} layer has a name of {len(layer.name)} characters",
+                    expected=f"1 to {limits.MAX_NAME_CHARS}",
+                )
+            if layer.name in seen:
+                raise ModelError(f"two layers are named {layer.name!r}", expected="unique names")
+            seen.add(layer.name)
+
+    def chain(self) -> None:
+        model = self.model
+        tokens = isinstance(model.input, TokenInput)
+        if not 1 <= model.input_size <= limits.MAX_INPUT_SIZE:
+            raise ModelError(
+                f"input_size is {model.input_size}", expected=f"1 to {limits.MAX_INPUT_SIZE}"
+            )
+        for position, layer in enumerate(walk(model.layers)):
+            if isinstance(layer, Embedding) != (tokens and position == 0):
+                raise ModelError(
+                    "an Embedding stands where no tokens arrive"
+                    if isinstance(layer, Embedding)
+                    else "the model reads tokens, but no Embedding comes first",
+                    where=f"layer {layer.name}",
+                    expected="a TokenInput and an Embedding as the first layer, or neither",
+                )
+            vocabulary = model.input.vocabulary if isinstance(model.input, TokenInput) else 0
+            if isinstance(layer, Embedding) and layer.vocabulary != vocabulary:
+                raise ModelError(
+                    f"has {layer.vocabulary} rows for a vocabulary of {vocabulary}",
+                    where=f"layer {layer.name}",
+                    expected="one row per token",
+                )
+        model._domains()  # pyright: ignore[reportPrivateUsage]
+        model.sizes()
+        for before, layer in zip((None, *model.layers), model.layers, strict=False):
+            final = isinstance(layer, LastStep) and layer.of == "state"
+            if final and not isinstance(before, Recurrent):
+                raise ModelError(
+                    "takes the final state, but no recurrent layer stands before it",
+                    where=f"layer {layer.name}",
+                    expected="LastStep(of='state') right after a Recurrent",
+                )
+
+    def states(self) -> None:
+        named = {layer.name: layer for layer in self.model.recurrent}
+        given: set[tuple[str, str]] = set()
+        for entry in self.model.inputs[1:]:
+            if isinstance(entry, FeatureInput | TokenInput):
+                raise ModelError(
+                    f"input {entry.name!r} is a second main input", expected="one main input"
+                )
+            if not isinstance(entry, StateInput):
+                continue
+            for slot in entry.slots:
+                if slot.layer not in named:
+                    raise ModelError(
+                        f"input {entry.name!r} feeds the state of {slot.layer!r}",
+                        expected="one of the recurrent layers " + ", ".join(named),
+                    )
+                if (slot.layer, slot.part) in given:
+                    raise ModelError(f"two inputs feed state {slot.part} of {slot.layer}")
+                given.add((slot.layer, slot.part))
+        for name, layer in named.items():
+            if (layer.initial.kind == "input") != ((name, "h") in given and (name, "c") in given):
+                raise ModelError(
+                    f"initial state is of kind {layer.initial.kind!r}, but "
+                    f"{sum(slot[0] == name for slot in given)} of its 2 states are inputs",
+                    where=f"layer {name}",
+                    expected="StateInputs for h and c exactly where the kind is 'input'",
+                )
+
+    def results(self) -> None:
+        named = {layer.name for layer in self.model.recurrent}
+        end = "last" if self.model.ends_in_vector else "sequence"
+        for output in self.model.outputs:
+            if output.role in ("h_n", "c_n"):
+                unknown = [name for name in output.layers if name not in named]
+                if unknown or not output.layers:
+                    raise ModelError(
+                        f"output {output.name!r} gives {output.role} of {unknown or 'no layer'}",
+                        expected="recurrent layers of the model: " + ", ".join(named),
+                    )
+            elif output.role != end:
+                raise ModelError(
+                    f"output {output.name!r} has role {output.role!r}",
+                    expected=f"{end!r}, the chain ends in a {end.replace('last', 'vector')}",
+                )
+
+
+def require_streamable(model: Model) -> None:
+    """Raises UnsupportedError naming the layer where `model` cannot run step by step."""
+    if reason := model.not_streamable_because:
+        raise UnsupportedError(
+            f"the model cannot run one step per call: {reason}",
+            hint="Give it whole sequences instead (run, or the emitted `sequence` function)",
+        )
