@@ -36,7 +36,7 @@ from ifgo.layers import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from ifgo.run import State
+    from ifgo.states import State
 
 __all__ = [
     "Activation",
