@@ -1,0 +1,28 @@
+# Every target brings what it needs into .venv first (tools/bootstrap.sh). GNU make 3.81 is enough.
+#   make PYTHON=/path/to/python3 CC=/path/to/cc …   to choose the interpreter and the compiler
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:  ## List these targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1#/p' Makefile | while IFS='#' read -r name does; do \
+		printf '%-12s %s\n' "$$name" "$$does"; done
+
+demo:  ## Deploy the bundled model as C, run it, and prove that nothing changed
+	@tools/bootstrap.sh demo
+	@.venv/bin/ifgo demo
+
+test:  ## Run the tests (ARGS="..." goes to pytest)
+	@tools/bootstrap.sh test
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint:  ## Check style, types and which module may import which
+	@tools/bootstrap.sh test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports --no-logo
+
+clean:  ## Remove .venv, build results and caches
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
