@@ -1,0 +1,230 @@
+"""ifgo's own file: safetensors whose metadata describes the Model completely. Lossless.
+
+Layout: SPEC.md section 2 (native). The header's `__metadata__` holds one JSON string under "ifgo":
+
+    {"version": 1, "sha256": of the canonical text of "model", "model": {...}}
+
+Arrays are named by their place in the model ("layers[0].forward.weight_ih"); where the description
+would hold the array it holds the sha256 of dtype, shape and little-endian bytes. So no bit of a
+tensor or of the description can change unseen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+from safetensors import (
+    SafetensorError,
+    deserialize,  # pyright: ignore[reportUnknownVariableType]
+)
+from safetensors.numpy import save as to_safetensors
+
+from ifgo import files, limits
+from ifgo.cell import Array
+from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
+from ifgo.formats import Report
+from ifgo.formats._native_codec import decode, encode
+from ifgo.model import Model
+
+EXTENSIONS = (".ifgo", ".safetensors")
+READ_OPTIONS: tuple[str, ...] = ()
+WRITE_OPTIONS: tuple[str, ...] = ()
+
+VERSION: Final = 1
+"""Version of the description, written and read."""
+
+_DTYPES: Final = {"float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16"}
+"""NumPy's name → safetensors' name."""
+
+_SNIFFED_BYTES: Final = 4096
+_DAMAGED: Final = "The file was changed or cut short after it was written; fetch or write it again"
+
+
+def sniff(path: Path) -> bool:
+    """Whether `path` starts like a safetensors file with a description of ours."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            start = stream.read(_SNIFFED_BYTES)
+    except OSError:
+        return False
+    length, text = int.from_bytes(start[:8], "little"), start[8:]
+    if len(start) < 8 or not 2 <= length <= limits.MAX_JSON_BYTES:
+        return False
+    return text.startswith(b"{") and b'"__metadata__"' in text and b'"ifgo"' in text
+
+
+def read(path: Path) -> Model:
+    """The Model in `path`, bit for bit as it was written, provenance included.
+
+    Raises FormatError naming the tensor or the place in the description that is damaged, ModelError
+    where the parts do not fit, UnsupportedError on a newer version or a file of tensors alone.
+    """
+    data = files.read_bytes(path)
+    try:
+        return _parse(data)
+    except IfgoError as error:
+        raise error.located(str(path)) from None
+
+
+def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+    """Write every part of `model` to `path`. Nothing is ever lost, so allow_lossy changes nothing.
+
+    Raises UnsupportedError on a dtype other than float16, bfloat16, float32, float64, on a layer
+    class that is not ifgo's, and on a description above limits.MAX_JSON_BYTES.
+    """
+    tensors: dict[str, Array] = {}
+
+    def put(place: str, array: Array) -> str:
+        if array.dtype.name not in _DTYPES:
+            raise UnsupportedError(
+                f"{place} has dtype {array.dtype}", expected="one of " + ", ".join(_DTYPES)
+            )
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        tensors[place] = little
+        return _checksum(_DTYPES[array.dtype.name], array.shape, little.tobytes())
+
+    try:
+        tree = encode(model, put)
+        text = json.dumps({"version": VERSION, "sha256": _digest(tree), "model": tree})
+        data = to_safetensors(dict(sorted(tensors.items())), {"ifgo": text})
+        for what, size, bound in (
+            ("the description", int.from_bytes(data[:8], "little"), limits.MAX_JSON_BYTES),
+            ("the file", len(data), limits.MAX_FILE_BYTES),
+        ):
+            if size > bound:
+                raise UnsupportedError(
+                    f"{what} would take {size} bytes", expected=f"at most {bound}"
+                )
+    except IfgoError as error:
+        raise error.located(str(path)) from None
+    files.atomic_write(path, data)
+    return Report(kept=tuple(f"{layer.name} ({layer.kind})" for layer in model.layers))
+
+
+def _parse(data: bytes) -> Model:
+    length, room = int.from_bytes(data[:8], "little"), len(data) - 8
+    if room < 2 or length > room:
+        raise FormatError(
+            f"ends after {len(data)} bytes"
+            + (f", inside a header of {length} bytes" if room >= 2 else ""),
+            expected="a safetensors file: header length, header, tensors",
+            hint=_DAMAGED,
+        )
+    if length > limits.MAX_JSON_BYTES:
+        raise FormatError(
+            f"its header has {length} bytes", expected=f"at most {limits.MAX_JSON_BYTES}"
+        )
+    header = _json(data[8 : 8 + length], "the header")
+    try:
+        entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
+    except SafetensorError as error:
+        raise FormatError(f"is no whole safetensors file ({error})", hint=_DAMAGED) from None
+    text = header.get("__metadata__", {}).get("ifgo")
+    if text is None:
+        raise UnsupportedError(
+            f"holds {len(entries)} tensors but no model description",
+            expected="a file that ifgo wrote",
+            hint="Tensors alone do not say what to compute; convert the model from its framework",
+        )
+    return _Payload(dict(entries)).model(_json(text, "the description"))
+
+
+class _Payload:
+    """The tensors of a file, each handed out once to the place in the model it is named after."""
+
+    def __init__(self, entries: dict[str, dict[str, Any]]) -> None:
+        self.left = entries
+
+    def model(self, description: dict[str, Any]) -> Model:
+        version = description.get("version")
+        if type(version) is not int or version < 1:
+            raise FormatError(f"its version is {version!r}", expected="a whole number from 1")
+        if version > VERSION:
+            raise UnsupportedError(
+                f"is written in version {version} of the native format",
+                expected=f"version {VERSION}, all that this ifgo reads",
+                hint="Install a newer ifgo",
+            )
+        if set(description) != {"version", "sha256", "model"}:
+            raise FormatError(
+                f"the description has {', '.join(sorted(description))}",
+                expected="version, sha256 and model",
+            )
+        if description["sha256"] != _digest(description["model"]):
+            raise FormatError("the description does not match its checksum", hint=_DAMAGED)
+        model = decode(description["model"], self.take)
+        if self.left:
+            names = ", ".join(map(repr, sorted(self.left)))
+            raise FormatError(f"the model does not use tensor {names}", expected="no other tensors")
+        return model
+
+    def take(self, place: str, checksum: str) -> Array:
+        entry = self.left.pop(place, None)
+        if entry is None:
+            raise FormatError(f"tensor {place!r} is missing", hint=_DAMAGED)
+        dtype, shape, data = entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])
+        if _checksum(dtype, shape, data) != checksum:
+            raise FormatError(f"tensor {place!r} does not match its checksum", hint=_DAMAGED)
+        return np.frombuffer(data, _dtype(dtype, place)).reshape(shape)
+
+
+def _dtype(name: str, place: str) -> np.dtype[Any]:
+    known = {theirs: ours for ours, theirs in _DTYPES.items()}
+    if name not in known:
+        raise FormatError(
+            f"tensor {place!r} has dtype {name}", expected="one of " + ", ".join(known)
+        )
+    if name == "BF16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ToolError(
+                f"tensor {place!r} is bfloat16, which NumPy alone does not know",
+                hint="Install it: pip install ml_dtypes",
+            ) from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(known[name]).newbyteorder("<")
+
+
+def _checksum(dtype: str, shape: tuple[int, ...], data: bytes) -> str:
+    return hashlib.sha256(f"{dtype} {list(shape)}\n".encode() + data).hexdigest()
+
+
+def _digest(tree: Any) -> str:
+    """sha256 of the canonical text: sorted keys, no spaces, ASCII, shortest exact numbers."""
+    try:
+        text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        raise FormatError("the description nests too deep") from None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _json(text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object with unique keys and finite numbers only."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise FormatError(f"{what} has two keys {key!r}", expected="each key once")
+            found[key] = value
+        return found
+
+    def constant(token: str) -> Any:
+        raise FormatError(f"{what} holds {token}", expected="finite numbers")
+
+    try:
+        tree = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+    except RecursionError:
+        raise FormatError(f"{what} nests too deep") from None
+    except ValueError as error:
+        raise FormatError(f"{what} is no JSON ({error})", hint=_DAMAGED) from None
+    if not isinstance(tree, dict):
+        raise FormatError(f"{what} is no JSON object", expected="an object in braces")
+    return cast(dict[str, Any], tree)
