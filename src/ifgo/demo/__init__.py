@@ -16,6 +16,7 @@ from ifgo.demo.data import (
     model_path,
     standardise,
 )
+from ifgo.demo.page import TRACED, Proof, View, page, typical_beats
 from ifgo.demo.scores import Scores, linear_baseline, score
 
 __all__ = [
@@ -25,13 +26,18 @@ __all__ = [
     "RECORD_RATE",
     "RECORD_START",
     "STEPS",
+    "TRACED",
     "TRAIN_MINUTES",
     "Beats",
+    "Proof",
     "Scores",
+    "View",
     "beats",
     "data_path",
     "linear_baseline",
     "model_path",
+    "page",
     "score",
     "standardise",
+    "typical_beats",
 ]

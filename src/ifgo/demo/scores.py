@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,12 +75,12 @@ def linear_baseline(beats: Beats) -> NDArray[np.float64]:
 
     Fitted on the training minutes alone, with RIDGE as the penalty and a free constant.
     """
-    samples: NDArray[Any] = beats.x[:, :, 0].astype(np.float64)
+    samples: NDArray[np.float64] = beats.x[:, :, 0].astype(np.float64)
     train = ~beats.in_test
     target = 2.0 * beats.label[train] - 1.0
     mean = samples[train].mean(axis=0)
     centred = samples[train] - mean
-    normal_matrix = centred.T @ centred + RIDGE * np.eye(samples.shape[1])
-    moment = centred.T @ (target - target.mean())
-    weight: NDArray[np.float64] = np.linalg.solve(normal_matrix, moment)
+    normal_matrix: NDArray[np.float64] = centred.T @ centred + RIDGE * np.eye(samples.shape[1])
+    moment: NDArray[np.float64] = centred.T @ (target - target.mean())
+    weight = np.linalg.solve(normal_matrix, moment)
     return (samples - mean) @ weight + target.mean()
