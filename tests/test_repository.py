@@ -275,7 +275,19 @@ class TestEnvironment:
         (machine.repository / ".venv" / "bin" / "python").unlink()
         assert machine.bootstrap("demo") == (
             0,
-            "Making .venv anew: it does not run.\nInstalling ifgo[demo] into .venv.\n",
+            "Making .venv anew: it does not run, or is older than Python 3.11.\n"
+            "Installing ifgo[demo] into .venv.\n",
+        )
+
+    def test_python_is_too_old(self, machine: Machine) -> None:
+        machine.python("python3", "3.12")
+        machine.bootstrap("demo")
+        old = machine.python("python3.10", "3.10")
+        shutil.copy(old, machine.repository / ".venv" / "bin" / "python")
+        assert machine.bootstrap("demo") == (
+            0,
+            "Making .venv anew: it does not run, or is older than Python 3.11.\n"
+            "Installing ifgo[demo] into .venv.\n",
         )
 
     def test_python_was_upgraded(self, machine: Machine) -> None:

@@ -15,7 +15,7 @@ cd "${0%/*}/.."
 
 venv=.venv
 here=$(pwd -P)
-constraints=
+constraints=''
 if [ "${1:-}" = -c ] && [ $# -gt 2 ]; then
     constraints=$2
     shift 2
@@ -40,7 +40,7 @@ find_python() {
     else
         set -- python3.14 python3.13 python3.12 python3.11 python3
     fi
-    bare= found=
+    bare='' found=''
     for candidate; do
         # A name on PATH can be the shim of a version manager that fails: only running it tells.
         if identity=$(identify "$candidate"); then
@@ -94,10 +94,10 @@ find_compiler() {
 # Whether .venv runs, is new enough, is where it was made, by the interpreter that made it (and,
 # where PYTHON names one, by that). An environment made by hand is taken as it is.
 venv_is_sound() {
-    identity=$(identify $venv/bin/python) && $venv/bin/python -c 'import pip' 2>/dev/null || {
-        why="it does not run"
+    if ! identity=$(identify $venv/bin/python) || ! $venv/bin/python -c 'import pip' 2>/dev/null; then
+        why="it does not run, or is older than Python 3.11"
         return 1
-    }
+    fi
     recorded=$(cat $venv/ifgo-python 2>/dev/null || echo "$identity $here")
     [ "$recorded" = "$identity $here" ] || {
         why="it was made by another Python or in another folder ($recorded)"
@@ -112,7 +112,7 @@ venv_is_sound() {
 sound=yes
 find_compiler || sound=no
 if [ -e $venv ] && venv_is_sound; then
-    python=
+    python=''
 else
     find_python || sound=no
 fi
@@ -130,7 +130,7 @@ fi
 echo "$identity $here" >$venv/ifgo-python
 
 source=$(cksum <pyproject.toml)
-wanted=
+wanted=''
 for extra; do
     [ -z "$constraints" ] && [ "$(cat "$venv/ifgo-extra-$extra" 2>/dev/null)" = "$source" ] ||
         wanted="$wanted${wanted:+,}$extra"
