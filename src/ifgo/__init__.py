@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     )
     from ifgo.formats import load, save
     from ifgo.model import LSTMCell, Model
-    from ifgo.run import run
-    from ifgo.targets import deploy
-    from ifgo.verify import verify
+    from ifgo.backends import run
+    from ifgo.deployment import deploy
+    from ifgo.verification import verify
 
 __version__ = "0.1.0"
 
@@ -31,11 +31,11 @@ _PUBLIC = {
     "ToolError": "ifgo.errors",
     "UnsupportedError": "ifgo.errors",
     "UsageError": "ifgo.errors",
-    "deploy": "ifgo.targets",
+    "deploy": "ifgo.deployment",
     "load": "ifgo.formats",
-    "run": "ifgo.run",
+    "run": "ifgo.backends",
     "save": "ifgo.formats",
-    "verify": "ifgo.verify",
+    "verify": "ifgo.verification",
 }
 
 __all__ = [

@@ -99,7 +99,6 @@ class _Lowering:
         self.emit_copy(View(output, 0, output.width, 0 if vector else output.width), self.value)
         sweeps = tuple(sweep for sweep in self.sweeps if sweep.body)
         return Program(
-            model.provenance.framework,
             sweeps,
             self.input,
             output,

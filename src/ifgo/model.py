@@ -274,7 +274,7 @@ class Model:
         Returns (y, state): y (B, T, ·), or (B, ·) where the chain ends in a vector, without B if
         x had none. Raises UsageError on input that does not fit.
         """
-        from ifgo.run import run
+        from ifgo.backends import run
 
         return run(self, x, state, lengths=lengths, on=on)
 

@@ -139,7 +139,6 @@ class Program:
     length the program accepts, or None for any.
     """
 
-    name: str
     sweeps: tuple[Sweep, ...]
     input: Buffer
     output: Buffer

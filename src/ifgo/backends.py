@@ -1,0 +1,208 @@
+"""Running a Model: checks the input once, then hands it to a backend by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ifgo import limits, states
+from ifgo.errors import UnsupportedError, UsageError
+from ifgo.model import FeatureInput, Model, Recurrent, Residual, TokenInput, walk
+from ifgo.states import State
+
+Backend = Callable[[Model, NDArray[Any], State], tuple[NDArray[Any], State]]
+"""(model, x (B, T, I) or tokens (B, T), complete state) → (y, final state); all T alike."""
+
+
+def _exact(model: Model, x: NDArray[Any], state: State) -> tuple[NDArray[Any], State]:
+    from ifgo.lower import lower
+    from ifgo.reference.interpret import execute
+
+    done = execute(lower(model), x, state)
+    return done.y, dict(done.state)
+
+
+def _c99(model: Model, x: NDArray[Any], state: State) -> tuple[NDArray[Any], State]:
+    from ifgo.targets.c99 import run_model
+
+    return run_model(model, x, state)
+
+
+BACKENDS: Final[dict[str, Backend]] = {"exact": _exact, "c99": _c99}
+"""float32 backends; "truth" stands apart, it computes in float64."""
+
+NAMES: Final = ("truth", *BACKENDS)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Checked input. x: (B, T, I) float32, or tokens (B, T); unbatched: the caller gave no B."""
+
+    x: NDArray[Any]
+    lengths: NDArray[np.intp] | None
+    unbatched: bool
+
+
+def run(
+    model: Model,
+    x: ArrayLike,
+    state: Mapping[str, ArrayLike] | None = None,
+    *,
+    lengths: Sequence[int] | NDArray[Any] | None = None,
+    on: str = "exact",
+) -> tuple[NDArray[Any], State]:
+    """Compute `model`; the arguments and results are those of Model.run.
+
+    y and the state are float32 (float64 on truth). Raises UsageError where x, state, lengths or
+    on do not fit, UnsupportedError where the backend cannot compute the model.
+    """
+    if on not in NAMES:
+        raise UsageError(f"unknown backend {on!r}", expected="one of " + ", ".join(NAMES))
+    ready = prepare(model, x, lengths)
+    batch = ready.x.shape[0]
+    if on == "truth":
+        from ifgo.reference import truth
+
+        result = truth.forward(model, ready.x, state, ready.lengths)
+        y, final = result.y, result.state
+    else:
+        start = states.complete(model, batch, state, np.float32)
+        if ready.lengths is None:
+            y, final = BACKENDS[on](model, ready.x, start)
+        else:
+            y, final = _by_length(model, ready, start, BACKENDS[on])
+    return (y[0] if ready.unbatched else y), final
+
+
+def prepare(
+    model: Model, x: ArrayLike, lengths: Sequence[int] | NDArray[Any] | None = None
+) -> Prepared:
+    """Check x and lengths against `model`. Raises UsageError naming what does not fit."""
+    array = np.asarray(x)
+    entry = model.input
+    tokens = isinstance(entry, TokenInput)
+    shape = "(B, T) or (T,)" if tokens else f"(B, T, {entry.size}) or (T, {entry.size})"
+    rank = 2 if tokens else 3
+    if array.ndim not in (rank - 1, rank) or 0 in array.shape:
+        raise UsageError(f"x has shape {array.shape}", expected=shape)
+    if isinstance(entry, FeatureInput) and array.shape[-1] != entry.size:
+        raise UsageError(
+            f"x has shape {array.shape}, {array.shape[-1]} features per step",
+            expected=shape,
+            hint="The last axis holds the features",
+        )
+    unbatched = array.ndim == rank - 1
+    if unbatched:
+        array = array[None]
+    if array.shape[1] > limits.MAX_STEPS:
+        raise UsageError(f"x has {array.shape[1]} steps", expected=f"at most {limits.MAX_STEPS}")
+    array = _tokens(array, entry) if isinstance(entry, TokenInput) else _features(array)
+    return Prepared(array, _lengths(lengths, array), unbatched)
+
+
+def _features(array: NDArray[Any]) -> NDArray[np.float32]:
+    if array.dtype.kind not in "fiu":
+        raise UsageError(f"x has dtype {array.dtype}", expected="real numbers")
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        bad = np.unravel_index(int(np.argmin(np.isfinite(narrow))), narrow.shape)
+        index = ", ".join(str(int(i)) for i in bad)
+        raise UsageError(
+            f"x[{index}] is {array[bad]}",
+            expected="finite float32 values",
+            hint="Clean the data first; a network spreads one NaN over everything after it",
+        )
+    return narrow
+
+
+def _tokens(array: NDArray[Any], entry: TokenInput) -> NDArray[np.int32]:
+    if array.dtype.kind not in "iu" and not (
+        array.dtype.kind == "f" and (array == np.trunc(array)).all()
+    ):
+        raise UsageError(f"x has dtype {array.dtype}", expected="whole numbers, token ids")
+    low, high = array.min(), array.max()
+    if low < 0 or high >= entry.vocabulary:
+        raise UsageError(
+            f"x holds token {int(low if low < 0 else high)}",
+            expected=f"ids from 0 to {entry.vocabulary - 1}",
+        )
+    return array.astype(np.int32)
+
+
+def _lengths(
+    lengths: Sequence[int] | NDArray[Any] | None, x: NDArray[Any]
+) -> NDArray[np.intp] | None:
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    batch, steps = x.shape[:2]
+    if array.shape != (batch,) or array.dtype.kind not in "iu":
+        raise UsageError(
+            f"lengths has shape {array.shape} and dtype {array.dtype}",
+            expected=f"({batch},) integers, one length per sequence",
+        )
+    if (array < 0).any() or (array > steps).any():
+        raise UsageError(
+            f"lengths reach from {array.min()} to {array.max()}", expected=f"0 to {steps}"
+        )
+    return array.astype(np.intp)
+
+
+def _by_length(
+    model: Model, ready: Prepared, start: State, backend: Backend
+) -> tuple[NDArray[Any], State]:
+    """Each length as a batch of its own. Where time reaches the output, padded steps hold what the
+    layers after the last recurrent one make of zeros; length 0 ends in a zero state."""
+    assert ready.lengths is not None
+    batch, steps = ready.x.shape[:2]
+    keeps_time = all(layer.signature.split("→")[0] != "vector" for layer in model.layers)
+    keeps_time = keeps_time and not model.ends_in_vector
+    if ready.lengths.min() == 0 and not keeps_time:
+        raise UnsupportedError(
+            "a sequence of length 0 has no last step",
+            expected="lengths of 1 or more for a model that turns a sequence into one vector",
+        )
+    final = {key: np.zeros_like(array) for key, array in start.items()}
+    y: NDArray[Any] | None = None
+    if keeps_time:
+        y = np.empty((batch, steps, model.output_size), np.float32)
+        y[:] = _padding(model, backend)
+    for length in np.unique(ready.lengths[ready.lengths > 0]):
+        rows = np.flatnonzero(ready.lengths == length)
+        part = {key: array[:, rows] for key, array in start.items()}
+        got, end = backend(model, ready.x[rows, :length], part)
+        if y is None:
+            y = np.empty((batch, *got.shape[1:]), np.float32)
+        if keeps_time:
+            y[rows, :length] = got
+        else:
+            y[rows] = got
+        for key, array in end.items():
+            final[key][:, rows] = array
+    assert y is not None
+    return y, final
+
+
+def _padding(model: Model, backend: Backend) -> NDArray[Any]:
+    """The output of a padded step: zeros through the layers after the last recurrent one."""
+    last = -1
+    for position, layer in enumerate(model.layers):
+        if any(isinstance(inner, Recurrent) for inner in walk([layer])):
+            if isinstance(layer, Residual):
+                raise UnsupportedError(
+                    "lengths around a recurrent layer inside a residual have no exact form yet",
+                    where=f"layer {layer.name}",
+                    hint="Run each sequence on its own, or on truth",
+                )
+            last = position
+    width = model.sizes()[last] if last >= 0 else model.input_size
+    tail = model.layers[last + 1 :]
+    zeros = np.zeros((1, 1, width), np.float32)
+    if not tail:
+        return zeros[0, 0]
+    return backend(Model((FeatureInput(width),), tail), zeros, {})[0][0, 0]

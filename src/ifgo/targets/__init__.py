@@ -1,0 +1,1 @@
+"""Targets: each prints a Program as source, builds it and runs it. None defines arithmetic."""

@@ -1,0 +1,8 @@
+"""C99: self-contained model.h and model.c with the interpreter's bits (SPEC.md section 5)."""
+
+from __future__ import annotations
+
+from ifgo.targets.c99.build import Built, build, find_compiler, run_model
+from ifgo.targets.c99.emit import Emitted, Facts, emit
+
+__all__ = ["Built", "Emitted", "Facts", "build", "emit", "find_compiler", "run_model"]

@@ -1,0 +1,433 @@
+"""Prints a Model as model.h, model.c and, on request, main.c.
+
+Only numbers and identifiers made here reach the text; no name from a model file does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from ifgo import limits, states
+from ifgo.errors import UnsupportedError, UsageError
+from ifgo.gates import CANONICAL, LSTM_LAYOUTS
+from ifgo.lower import lower
+from ifgo.model import Dense, Layer, Model, Recurrent, TokenInput
+from ifgo.program import Affine, Buffer, Elementwise, Program, Softmax
+from ifgo.reference import float32
+from ifgo.reference.interpret import execute
+from ifgo.targets.c99.schedule import Schedule, function, number
+
+Weights = Literal["embedded", "files"]
+
+_NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "tanh": ("reduced_exp",),
+    "exp": ("reduced_exp",),
+    "sigmoid": ("tanh", "reduced_exp"),
+    "scaled_tanh": ("tanh", "reduced_exp"),
+    "elu": ("exp", "reduced_exp"),
+    "softplus": ("exp", "reduced_exp"),
+    "softmax": ("exp", "reduced_exp"),
+}
+"""C helper → the helpers it calls."""
+
+SELFTEST_STEPS: Final = 8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the header states. Bytes count float32; state_order: names and widths in state order."""
+
+    weight_bytes: int
+    state_bytes: int
+    scratch_bytes: int
+    macs_per_step: int
+    layers: str
+    state_order: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One raw tensor the caller supplies: field name in the struct, number of values."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """File name → text, with the facts, the program and how many scratch floats it needs."""
+
+    files: dict[str, str]
+    facts: Facts
+    program: Program
+    schedule: Schedule
+    name: str
+    tensors: tuple[Tensor, ...]
+
+
+@cache
+def templates() -> Environment:
+    """The C templates; undefined names are errors."""
+    return Environment(
+        loader=PackageLoader("ifgo.targets.c99"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  C, and only numbers and our identifiers reach it
+    )
+
+
+def check_name(name: str) -> str:
+    """The prefix of every symbol. Raises UsageError unless it is a short C identifier.
+
+    A keyword is fine, it never stands alone; ifgo is not, its macros are taken.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name) or name == "ifgo":
+        raise UsageError(
+            f"{name!r} cannot prefix C symbols",
+            expected="1 to 32 characters of a-z, 0-9 and _, a letter first, and not 'ifgo'",
+        )
+    return name
+
+
+def emit(
+    model: Model,
+    *,
+    name: str = "model",
+    weights: Weights = "embedded",
+    main: bool = False,
+    max_steps: int | None = None,
+) -> Emitted:
+    """Print `model`. name prefixes every symbol; weights="files" takes raw tensors at run time.
+
+    max_steps bounds the sequences of a model that cannot stream and stores whole sequences.
+    Raises UsageError on a bad name or a missing max_steps, UnsupportedError where the model has
+    no exact form (or no raw tensors).
+    """
+    check_name(name)
+    if weights not in ("embedded", "files"):
+        raise UsageError(f"weights is {weights!r}", expected="embedded or files")
+    program = lower(model)
+    steps = _max_steps(model, program, max_steps)
+    raw = _raw_suffixes(model) if weights == "files" else None
+    schedule = Schedule(program, steps or 1, raw)
+    context = _context(model, program, schedule, name, raw, steps)
+    files = {
+        "model.h": _render("model.h.j2", context),
+        "model.c": _render("model.c.j2", context),
+    }
+    if main:
+        files["main.c"] = _render("main.c.j2", context)
+    return Emitted(files, context["facts"], program, schedule, name, tuple(context["tensors"]))
+
+
+def runner(emitted: Emitted, *, tokens: bool) -> str:
+    """The program that `run_model` compiles with model.c: binary in, binary out."""
+    schedule, program = emitted.schedule, emitted.program
+    return _render(
+        "runner.c.j2",
+        {
+            "p": emitted.name,
+            "P": emitted.name.upper(),
+            "streamable": program.streamable,
+            "vector": program.vector_output,
+            "output_rows": program.output.rows,
+            "input_type": "int32_t" if tokens else "float",
+            "records": [
+                (record, sweep.count)
+                for record, sweep in zip(schedule.records, program.sweeps, strict=True)
+            ],
+        },
+    )
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    text = templates().get_template(template).render(context)
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _max_steps(model: Model, program: Program, given: int | None) -> int | None:
+    if given is not None and not 1 <= given <= limits.MAX_STEPS:
+        raise UsageError(f"max_steps is {given}", expected=f"1 to {limits.MAX_STEPS}")
+    if program.streamable:
+        return None
+    if program.required_steps is not None:
+        return program.required_steps
+    if given is None and any(b.rows is None for b in program.buffers("sequence")):
+        raise UsageError(
+            f"the model needs whole sequences ({model.not_streamable_because}), so its memory "
+            "depends on their length",
+            hint="Give the longest one: --max-steps N (max_steps= in Python)",
+        )
+    return given
+
+
+def _raw_suffixes(model: Model) -> dict[str, str]:
+    """Layer name → "1_16". Raises UnsupportedError listing what raw tensors cannot hold."""
+    suffixes: dict[str, str] = {}
+    reasons: list[str] = []
+    for layer in model.layers:
+        if layer.arrays:
+            reasons += [f"layer {layer.name} {reason}" for reason in _no_raw_form(layer)]
+            width = layer.hidden_size if isinstance(layer, Recurrent) else 0
+            width = layer.weight.shape[0] if isinstance(layer, Dense) else width
+            suffixes[layer.name] = f"{len(suffixes) + 1}_{width}"
+    if reasons:
+        raise UnsupportedError(
+            "raw weight files cannot hold the model: " + "; ".join(reasons),
+            hint="Use --weights embedded",
+        )
+    return suffixes
+
+
+def _no_raw_form(layer: Layer) -> list[str]:
+    if isinstance(layer, Dense):
+        return []
+    if not isinstance(layer, Recurrent):
+        return [f"is a {layer.kind}"]
+    reasons: list[str] = []
+    cell = layer.cell
+    if layer.backward is not None or layer.go_backwards:
+        reasons.append("runs backwards")
+    allowed = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+    reasons += [f"has {name}" for name in cell.arrays if name not in allowed]
+    if cell.forget_bias:
+        reasons.append("has a run-time forget bias")
+    if layer.initial.kind == "constant":
+        reasons.append("has a constant initial state")
+    return reasons
+
+
+# -- context ----------------------------------------------------------------------------------
+
+
+def _context(
+    model: Model,
+    program: Program,
+    schedule: Schedule,
+    name: str,
+    raw: dict[str, str] | None,
+    max_steps: int | None,
+) -> dict[str, Any]:
+    tokens = isinstance(model.input, TokenInput)
+    found = program.buffers("state")
+    weights = [] if raw is not None else _weights(program)
+    tensors = [] if raw is None else _tensors(model, raw)
+    values = sum(w["count"] for w in weights) + sum(t.count for t in tensors)
+    state_size = sum(b.width for b in found)
+    in_state = schedule.scratch_size if program.streamable else 0
+    facts = Facts(
+        4 * values,
+        4 * (state_size + in_state),
+        4 * schedule.scratch_size,
+        program.macs_per_step,
+        _summary(model),
+        tuple((b.name, b.width) for b in found),
+    )
+    sweeps = _sweeps(program, schedule, name)
+    lines = [line for sweep in sweeps for line in sweep["lines"]]
+    output = program.output
+    return {
+        "p": name,
+        "P": name.upper(),
+        "c": _constants(),
+        "facts": facts,
+        "files": raw is not None,
+        "tensors": tensors,
+        "weights": weights,
+        "functions": _functions(program, raw is not None),
+        "places": [CANONICAL.index(gate) for gate in LSTM_LAYOUTS["raw_a"].order],
+        "states": [_state(b) for b in found],
+        "state_size": state_size,
+        "state_names": ", ".join(f"{b.name}[{b.width}]" for b in found) or "none",
+        "empty_state": not found and not in_state and raw is None,
+        "scratch_size": schedule.scratch_size,
+        "streamable": program.streamable,
+        "vector": program.vector_output,
+        "output_rows": output.rows,
+        "input_size": 1 if tokens else model.input_size,
+        "output_size": output.width,
+        "input_type": "int32_t" if tokens else "float",
+        "vocabulary": model.input.vocabulary if isinstance(model.input, TokenInput) else 0,
+        "checks_floats": bool(found) or not tokens,
+        "max_steps": None if program.required_steps else max_steps,
+        "required_steps": program.required_steps,
+        "records": schedule.records,
+        "sweeps": sweeps,
+        "uses_j": any("++j" in line for line in lines),
+        "uses_m": any(re.search(r"\bm\b", line) for line in lines),
+        "selftest": _selftest(model, program, max_steps),
+    }
+
+
+def _summary(model: Model) -> str:
+    kinds = [
+        f"{layer.kind} {size}" for layer, size in zip(model.layers, model.sizes(), strict=True)
+    ]
+    return f"input {model.input_size}, " + ", ".join(kinds)
+
+
+def _constants() -> dict[str, Any]:
+    scalars = ("LN2_HIGH", "LN2_LOW", "LOG2E", "EXP_LOW", "EXP_HIGH", "TANH_SPLIT", "TANH_LIMIT")
+    found: dict[str, Any] = {name: number(getattr(float32, name)) for name in scalars}
+    for name in ("EXP", "TANH", "ATANH"):
+        found[name] = [number(value) for value in getattr(float32, name)]
+    return found
+
+
+def _state(buffer: Buffer) -> dict[str, Any]:
+    assert buffer.initial is not None
+    first = buffer.initial[0]
+    uniform = bool((buffer.initial.view(np.uint32) == first.view(np.uint32)).all())
+    initial = number(first) if uniform else f"{buffer.name}_initial[j]"
+    return {"name": buffer.name, "width": buffer.width, "initial": initial}
+
+
+def _weights(program: Program) -> list[dict[str, Any]]:
+    """Constant arrays of model.c, matrices packed as `affine` walks them."""
+    found: list[dict[str, Any]] = []
+    for sweep in program.sweeps:
+        for instruction in sweep.body:
+            if isinstance(instruction, Affine):
+                matrices = [matrix for matrix, _ in instruction.terms]
+                packed = pack([m.data for m in matrices if m.data is not None])
+                what = " and ".join(f"{m.rows} x {m.width}" for m in matrices)
+                found.append(_array(matrices[0].name, packed, f"{what}, packed"))
+    packed_names = {
+        matrix.name
+        for sweep in program.sweeps
+        for instruction in sweep.body
+        if isinstance(instruction, Affine)
+        for matrix, _ in instruction.terms
+    }
+    for buffer in program.buffers("weight"):
+        if buffer.name not in packed_names and buffer.data is not None:
+            found.append(_array(buffer.name, buffer.data.reshape(-1), f"{buffer.data.size} values"))
+    for buffer in program.buffers("state"):
+        if buffer.initial is not None and _state(buffer)["initial"].endswith("[j]"):
+            found.append(_array(f"{buffer.name}_initial", buffer.initial, "initial state"))
+    return found
+
+
+def _array(name: str, values: NDArray[np.float32], what: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "count": values.size,
+        "what": what,
+        "text": _columns([number(v) for v in values]),
+    }
+
+
+def _columns(items: list[str], per_line: int = 8) -> str:
+    rows = [items[at : at + per_line] for at in range(0, len(items), per_line)]
+    return ",\n".join("    " + ", ".join(row) for row in rows)
+
+
+def pack(matrices: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """[W R] side by side: blocks of four rows column by column, then the rows left over."""
+    joined = np.concatenate(matrices, axis=1)
+    full = joined.shape[0] - joined.shape[0] % 4
+    blocks = joined[:full].reshape(-1, 4, joined.shape[1]).transpose(0, 2, 1)
+    return np.concatenate([blocks.reshape(-1), joined[full:].reshape(-1)])
+
+
+def _tensors(model: Model, raw: dict[str, str]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for layer in model.layers:
+        if isinstance(layer, Recurrent):
+            cell, tail = layer.cell, raw[layer.name]
+            found += [
+                Tensor(f"W_{tail}", cell.weight_ih.size),
+                Tensor(f"R_{tail}", cell.weight_hh.size),
+            ]
+            if cell.bias_ih is not None or cell.bias_hh is not None:
+                found.append(Tensor(f"B_{tail}", 8 * cell.hidden_size))
+        elif isinstance(layer, Dense):
+            found.append(Tensor(f"W_{raw[layer.name]}", layer.weight.size))
+            if layer.bias is not None:
+                found.append(Tensor(f"B_{raw[layer.name]}", layer.bias.size))
+    return found
+
+
+def _functions(program: Program, raw: bool) -> set[str]:
+    found: set[str] = set()
+    for sweep in program.sweeps:
+        for instruction in sweep.body:
+            match instruction:
+                case Affine() if raw:
+                    found.add("gates" if len(instruction.terms) == 2 else "dense")
+                case Affine():
+                    found.add("affine")
+                case Softmax():
+                    found.add("softmax")
+                case Elementwise(op="clip"):
+                    found.add("clip")
+                case Elementwise() if instruction.activation is not None:
+                    found.add(function(instruction.activation))
+                case _:
+                    pass
+    return found | {needed for name in found for needed in _NEEDS.get(name, ())}
+
+
+def _sweeps(program: Program, schedule: Schedule, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for position, sweep in enumerate(program.sweeps):
+        count = "n" if sweep.count is None else f"{sweep.count}u"
+        lines = [
+            line.replace("@count", count).replace("@", f"{name}_")
+            for line in schedule.sweep(position)
+        ]
+        if program.streamable:
+            lines = [_at_step_zero(line) for line in lines]
+        found.append(
+            {
+                "count": count,
+                "reverse": sweep.reverse,
+                "lines": lines,
+                "record": schedule.records[position],
+                "uses_t": any(re.search(r"\bt\b", line) for line in lines),
+            }
+        )
+    return found
+
+
+def _at_step_zero(line: str) -> str:
+    """A statement of `step`, where x and y hold one row: t is 0."""
+    line = re.sub(r"\bt(?: \* \d+u)? \+ ", "", line)
+    line = re.sub(r" \+ t(?: \* \d+u)?\b", "", line)
+    return re.sub(r"\[t(?: \* \d+u)?\]", "[0]", line)
+
+
+def _selftest(model: Model, program: Program, max_steps: int | None) -> dict[str, Any]:
+    """A seeded input with zeros and saturating values, and the interpreter's bits for it."""
+    steps = program.required_steps or min(SELFTEST_STEPS, max_steps or SELFTEST_STEPS)
+    random = np.random.default_rng(2024)
+    if isinstance(model.input, TokenInput):
+        x: NDArray[Any] = random.integers(0, model.input.vocabulary, (1, steps)).astype(np.int32)
+        text = [str(int(token)) for token in x.reshape(-1)]
+    else:
+        x = random.standard_normal((1, steps, model.input_size)).astype(np.float32)
+        x[0, steps // 2] = 0.0
+        x[0, steps - 1, 0] = -40.0
+        text = [number(value) for value in x.reshape(-1)]
+    start = states.initial(model, 1, np.float32)
+    if program.streamable and program.vector_output:
+        y = np.stack([execute(program, x[:, : t + 1], start).y[0] for t in range(steps)])
+    else:
+        y = execute(program, x, start).y
+    bits = [f"0x{int(b):08x}u" for b in np.ascontiguousarray(y).reshape(-1).view(np.uint32)]
+    return {
+        "x_count": len(text),
+        "x": _columns(text),
+        "y_count": len(bits),
+        "y": _columns(bits),
+        "steps": steps,
+    }
