@@ -148,8 +148,9 @@ def _layer_names(beats: Beats, views: Sequence[View]) -> list[str]:
             hidden = {shape[1] for shape in shapes.values() if len(shape) == 2}
             fits = all(len(shape) == 2 and shape[0] == STEPS for shape in shapes.values())
             if len(shapes) != len(TRACED) or len(hidden) != 1 or not fits:
+                held = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
                 raise UsageError(
-                    f"layer {name!r} holds {shapes}",
+                    f"layer {name!r} holds arrays {held}",
                     where=where,
                     expected=f"{', '.join(TRACED)}, each ({STEPS}, H)",
                 )
