@@ -54,7 +54,7 @@ def _styled(figure: Any, height: int, **layout: Any) -> Any:
 
 def _clock(peak: int) -> str:
     """Sample of the record → minutes:seconds."""
-    minutes, seconds = divmod(peak / RECORD_RATE, 60)
+    minutes, seconds = divmod(round(peak / RECORD_RATE, 1), 60)
     return f"{minutes:.0f}:{seconds:04.1f}"
 
 
