@@ -88,7 +88,7 @@ class _Lowering:
         tokens = isinstance(model.input, TokenInput)
         self.input = Buffer("x", "input", model.input_size, None, tokens=tokens)
         self.value = View(self.input, 0, model.input_size, model.input_size)
-        self.final: View | None = None
+        self.finals: tuple[Recurrent, list[View]] | None = None
 
     def program(self) -> Program:
         model = self.model
@@ -257,9 +257,11 @@ class _Lowering:
         self.value = out
 
     def last_step(self, layer: LastStep) -> None:
-        if layer.of == "state" and self.final is not None:
-            self.value = self.final
         if self.model.streamable:
+            return
+        if layer.of == "state" and self.finals is not None:
+            self.new_sweep(1)
+            self.value = self.merged_finals(*self.finals)
             return
         if self.value.stride:
             out = self.scratch("last", self.value.size)
@@ -296,7 +298,8 @@ class _Lowering:
 
     def recurrent(self, layer: Recurrent) -> None:
         if layer.not_streamable_because is None and layer.forward is not None:
-            self.value = self.final = self.cell(layer, "forward", self.value)
+            self.value = self.cell(layer, "forward", self.value)
+            self.finals = (layer, [self.value])
             return
         source = self.materialise()
         count = self.open.count
@@ -323,27 +326,21 @@ class _Lowering:
                     self.emit("mul", row, row, HALF)
         self.new_sweep(count)
         self.value = View(stored, 0, width, width)
-        self.final = self.merged_finals(layer, finals)
+        self.finals = (layer, finals)
 
     def merged_finals(self, layer: Recurrent, finals: list[View]) -> View:
-        """The final states of both directions as one vector, readable in the sweep that opens."""
+        """The final states of both directions as one vector."""
         if len(finals) == 1:
             return finals[0]
         size = finals[0].size
-        sweep = Sweep(1)
-        self.sweeps.insert(-1, sweep)
-        body = sweep.body
         if layer.merge == "concat":
             out = self.scratch("final", 2 * size)
             for d, final in enumerate(finals):
-                body.append(Elementwise("copy", out.part(d * size, size), final))
+                self.emit_copy(out.part(d * size, size), final)
             return out
         out = self.scratch("final", size)
-        op: ElementwiseOp = "mul" if layer.merge == "mul" else "add"
-        body.append(Elementwise(op, out, finals[0], finals[1]))
-        if layer.merge == "ave":
-            body.append(Elementwise("mul", out, out, HALF))
-        return out
+        self.emit("mul" if layer.merge == "mul" else "add", out, finals[0], finals[1])
+        return self.emit("mul", out, out, HALF) if layer.merge == "ave" else out
 
     def state(self, layer: Recurrent, part: str, direction: str, width: int) -> View:
         k, d = self.states[layer.name], list(layer.cells).index(direction)

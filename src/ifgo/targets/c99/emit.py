@@ -363,9 +363,10 @@ def _functions(program: Program, raw: bool) -> set[str]:
         for instruction in sweep.body:
             match instruction:
                 case Affine() if raw:
-                    found.add("gates" if len(instruction.terms) == 2 else "dense")
+                    found.add("gates" if len(instruction.terms) == 2 else "rows")
                 case Affine():
-                    found.add("affine")
+                    found |= {"affine"} if instruction.result.size >= 4 else set()
+                    found |= {"rows"} if instruction.result.size % 4 else set()
                 case Softmax():
                     found.add("softmax")
                 case Elementwise(op="clip"):

@@ -6,6 +6,7 @@ stay inside one loop live in locals, and buffers whose lives do not meet share m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -226,7 +227,7 @@ class Schedule:
         result = self.pointer(instruction.result)
         match instruction:
             case Affine():
-                return [self._affine(instruction, result)]
+                return self._affine(instruction, result)
             case Gather():
                 table, width = instruction.table.name, instruction.table.width
                 index = instruction.index
@@ -240,30 +241,40 @@ class Schedule:
                 source = self.pointer(instruction.source)
                 return [f"@softmax({result}, {source}, {instruction.result.size}u);"]
 
-    def _affine(self, instruction: Affine, result: str) -> str:
+    def _affine(self, instruction: Affine, result: str) -> list[str]:
         start = "NULL"
         if isinstance(instruction.start, View):
             start = self.pointer(instruction.start)
-        (matrix, source), *more = instruction.terms
-        pairs = [(self.pointer(source), f"{source.size}u")]
-        pairs += [(self.pointer(view), f"{view.size}u") for _, view in more]
+        matrices = [matrix for matrix, _ in instruction.terms]
+        sources = [(self.pointer(view), f"{view.size}u") for _, view in instruction.terms]
         rows = instruction.result.size
         if self.raw is not None:
-            suffix = self.raw[matrix.source[0]]
-            tensors = [f"s->weights->{letter}_{suffix}" for letter in "WR"[: 1 + len(more)]]
-            bias = "NULL"
-            if isinstance(instruction.start, View):
-                bias = f"s->weights->B_{suffix}"
+            suffix = self.raw[matrices[0].source[0]]
+            bias = "NULL" if start == "NULL" else f"s->weights->B_{suffix}"
             terms = ", ".join(
-                f"{tensor}, {pointer}, {count}"
-                for tensor, (pointer, count) in zip(tensors, pairs, strict=True)
+                f"s->weights->{letter}_{suffix}, {pointer}, {count}"
+                for letter, (pointer, count) in zip("WR", sources, strict=False)
             )
-            if more:
-                return f"@gates({result}, {bias}, {terms}, {rows // 4}u);"
-            return f"@dense({result}, {bias}, {terms}, {rows}u);"
-        pairs += [("NULL", "0u")] * (2 - len(pairs))
+            if len(sources) == 2:
+                return [f"@gates({result}, {bias}, {terms}, {rows // 4}u);"]
+            return [f"@rows({result}, {bias}, {terms}, {rows}u);"]
+        pairs = [*sources, ("NULL", "0u")][:2]
         terms = ", ".join(f"{pointer}, {count}" for pointer, count in pairs)
-        return f"@affine({result}, {start}, {matrix.name}, {terms}, {rows}u);"
+        packed, blocks, rest = matrices[0].name, rows // 4, rows % 4
+        lines: list[str] = []
+        if blocks:
+            lines.append(f"@affine({result}, {start}, {packed}, {terms}, {blocks}u);")
+        if rest:
+            done = 4 * blocks
+            columns = sum(matrix.width for matrix in matrices)
+            place = [
+                f"{name} + {skip}u" if skip else name
+                for name, skip in ((result, done), (packed, done * columns))
+            ]
+            begin = f"{start} + {done}u" if done and start != "NULL" else start
+            pointer, count = sources[0]
+            lines.append(f"@rows({place[0]}, {begin}, {place[1]}, {pointer}, {count}, {rest}u);")
+        return lines
 
     def _run(self, run: Run, position: int, probe: int) -> list[str]:
         size = _views(run[0])[0].size
@@ -306,6 +317,9 @@ class Schedule:
         for view_key, view in stores.items():
             if self._needed(view, position):
                 body.append(f"{at(view)} = {known[view_key]};")
+        body = _live(body)
+        if not body:
+            return []
         if size == 1:
             return ["{", *(f"    {line}" for line in body), "}"]
         head = f"for (j = 0; j < {size}u; ++j) {{"
@@ -316,6 +330,17 @@ class Schedule:
         if view.buffer.storage != "scratch":
             return True
         return self.positions[view.buffer.name][-1] > position
+
+
+def _live(body: list[str]) -> list[str]:
+    """`body` without locals that nothing after them uses."""
+    kept: list[str] = []
+    for line in reversed(body):
+        local = re.match(r"const float (\w+) = ", line)
+        if local and not any(re.search(rf"\b{local[1]}\b", later) for later in kept):
+            continue
+        kept.append(line)
+    return kept[::-1]
 
 
 def function(activation: Activation) -> str:
