@@ -47,7 +47,7 @@ class Heartbeat(nn.Module):
 
 
 def train(x: Tensor, label: Tensor) -> Heartbeat:
-    """A model fitted to x (N, T, 1) and label (N, 1) in {0, 1}; the same on every run."""
+    """A model fitted to x (N, T, 1) and label (N, 1) in {0, 1}; the same bits on one machine."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     model = Heartbeat()
