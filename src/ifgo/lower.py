@@ -176,7 +176,13 @@ class _Lowering:
 
     def chain(self, layers: tuple[Layer, ...]) -> None:
         for layer in layers:
+            observed = bool(layer.arrays) or isinstance(layer, ActivationLayer)
+            observed = observed and not isinstance(layer, Recurrent | Residual | Embedding)
+            if observed:
+                self.probe(layer, "", "x", self.value)
             self.layer(layer)
+            if observed:
+                self.probe(layer, "", "y", self.value)
 
     def layer(self, layer: Layer) -> None:
         match layer:
@@ -367,6 +373,7 @@ class _Lowering:
         h = self.state(layer, "h", direction, cell.output_size)
         c = self.state(layer, "c", direction, size)
         z = self.scratch("z", 4 * size)
+        self.probe(layer, direction, "x", x)
         start: Operand = ZERO
         if bias is not None:
             start = self.vector("b", bias, layer.name, path + "bias")
@@ -442,7 +449,7 @@ class _Lowering:
         self.open.body.append(Affine(h, start, ((matrix, m),)))
         self.emit_clip(h, cell.clip_projection)
 
-    def probe(self, layer: Recurrent, direction: str, part: str, view: View) -> None:
+    def probe(self, layer: Layer, direction: str, part: str, view: View) -> None:
         self.open.body.append(Probe(layer.name, direction, part, view))
 
 

@@ -262,7 +262,7 @@ def _context(
         "required_steps": program.required_steps,
         "records": schedule.records,
         "sweeps": sweeps,
-        "uses_j": any("++j" in line for line in lines),
+        "uses_j": any("++j" in line for line in _untraced(lines)),
         "uses_m": any(re.search(r"\bm\b", line) for line in lines),
         "selftest": _selftest(model, program, max_steps),
     }
@@ -398,6 +398,17 @@ def _sweeps(program: Program, schedule: Schedule, name: str) -> list[dict[str, A
             }
         )
     return found
+
+
+def _untraced(lines: list[str]) -> list[str]:
+    """The statements that stand outside #ifdef IFGO_TRACE."""
+    kept: list[str] = []
+    inside = False
+    for line in lines:
+        inside = line == "#ifdef IFGO_TRACE" or (inside and line != "#endif")
+        if not inside:
+            kept.append(line)
+    return kept
 
 
 def _at_step_zero(line: str) -> str:

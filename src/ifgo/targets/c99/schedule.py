@@ -318,18 +318,21 @@ class Schedule:
             if self._needed(view, position):
                 body.append(f"{at(view)} = {known[view_key]};")
         body = _live(body)
-        if not body:
-            return []
-        if size == 1:
-            return ["{", *(f"    {line}" for line in body), "}"]
-        head = f"for (j = 0; j < {size}u; ++j) {{"
-        return [head, *(f"    {line}" for line in body), "}"]
+        observed = all(isinstance(instruction, Probe) for instruction in run)
+        if observed:
+            return ["#ifdef IFGO_TRACE", *_loop(body, size), "#endif"]
+        return _loop(body, size) if body else []
 
     def _needed(self, view: View, position: int) -> bool:
         """Whether what a run wrote is read after it."""
         if view.buffer.storage != "scratch":
             return True
         return self.positions[view.buffer.name][-1] > position
+
+
+def _loop(body: list[str], size: int) -> list[str]:
+    head = "{" if size == 1 else f"for (j = 0; j < {size}u; ++j) {{"
+    return [head, *(f"    {line}" for line in body), "}"]
 
 
 def _live(body: list[str]) -> list[str]:

@@ -1,0 +1,79 @@
+"""Verification: any runtime against the reference, per layer, gate and time step.
+
+`exact` (the interpreter) is judged by float64 truth through local bounds; `c99` must repeat the
+interpreter's bits; `onnxruntime` is stepped layer by layer and judged by local bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ifgo import backends, formats, states
+from ifgo.errors import UsageError
+from ifgo.model import Model, TokenInput
+from ifgo.verification.report import Finding, Verification
+
+__all__ = ["RUNTIMES", "Finding", "Verification", "verify"]
+
+RUNTIMES: Final = ("c99", "onnxruntime")
+"""What `--against` takes; `exact` against truth is always checked first."""
+
+DEFAULT_SHAPE: Final = (2, 32)
+"""Sequences and steps of the seeded input used where none is given."""
+
+
+def verify(
+    model: Model | str | Path,
+    x: ArrayLike | None = None,
+    *,
+    against: Sequence[str] = ("c99",),
+    state: Mapping[str, ArrayLike] | None = None,
+) -> Verification:
+    """Compare runtimes on `model` (or the model in that file).
+
+    x: as Model.run takes it; a seeded input where None. Raises UsageError on an unknown runtime
+    or an input that does not fit, ToolError where a runtime is not installed.
+    """
+    from ifgo.lower import lower
+    from ifgo.reference.interpret import execute
+    from ifgo.verification import compare
+
+    unknown = [name for name in against if name not in RUNTIMES]
+    if unknown:
+        raise UsageError(
+            f"unknown runtime {unknown[0]!r}", expected="one of " + ", ".join(RUNTIMES)
+        )
+    loaded = model if isinstance(model, Model) else formats.load(model)
+    ready = backends.prepare(loaded, sample_input(loaded) if x is None else x)
+    start = states.complete(loaded, ready.x.shape[0], state, np.float32)
+    done = execute(lower(loaded), ready.x, start, trace=True)
+    findings = compare.exact_against_truth(loaded, done, start)
+    if "c99" in against:
+        findings += compare.c99_against_exact(loaded, ready.x, start, done)
+    if "onnxruntime" in against:
+        from ifgo.verification import onnx_runtime
+
+        findings += onnx_runtime.against_truth(loaded, ready.x, start, done)
+    return Verification(ready.x.shape[0], ready.x.shape[1], tuple(findings))
+
+
+def sample_input(model: Model) -> NDArray[Any]:
+    """A seeded input with zeros and saturating values: (B, T, I), or tokens (B, T)."""
+    from ifgo.model import Flatten
+
+    batch, steps = DEFAULT_SHAPE
+    first = next((layer for layer in model.layers if isinstance(layer, Flatten)), None)
+    if first is not None and all(layer.signature != "vector→sequence" for layer in model.layers):
+        steps = first.steps
+    random = np.random.default_rng(2024)
+    if isinstance(model.input, TokenInput):
+        return random.integers(0, model.input.vocabulary, (batch, steps))
+    x = random.standard_normal((batch, steps, model.input_size)).astype(np.float32)
+    x[0, : steps // 4] = 0.0
+    x[-1, steps // 2] = 40.0
+    return x

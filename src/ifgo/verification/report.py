@@ -1,0 +1,99 @@
+"""What a verification found, as data, as text and as a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from io import StringIO
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One layer (or the whole model) of one runtime against its judge.
+
+    basis: "EXACT" (bits), "local bound" or "global bound"; "" where nothing could be compared,
+    `note` then says why. difference and bound are those of the worst place: `part` (gate, cell,
+    output), `step` and `unit`; it is the place nearest its bound, or the first differing bit.
+    """
+
+    runtime: str
+    judge: str
+    layer: str
+    basis: str
+    holds: bool
+    difference: float = 0.0
+    bound: float = 0.0
+    part: str = ""
+    step: int | None = None
+    unit: int | None = None
+    note: str = ""
+
+    @property
+    def compared(self) -> bool:
+        """Whether anything was compared at all."""
+        return bool(self.basis)
+
+    @property
+    def verdict(self) -> str:
+        """EXACT, within its bound, DIFFERS, or not compared."""
+        if not self.compared:
+            return "not compared"
+        if not self.holds:
+            return "DIFFERS" if self.basis == "EXACT" else f"OUT OF {self.basis}"
+        return "EXACT" if self.basis == "EXACT" else f"within {self.basis}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All findings over one input. ok: every comparison made holds, and at least one was made."""
+
+    batch: int
+    steps: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True where every comparison holds and every runtime was compared somewhere."""
+        compared = {f.runtime for f in self.findings if f.compared}
+        asked = {f.runtime for f in self.findings}
+        return compared == asked and all(f.holds for f in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: ok, batch, steps and every finding with its verdict."""
+        rows = [asdict(f) | {"verdict": f.verdict} for f in self.findings]
+        return {"ok": self.ok, "batch": self.batch, "steps": self.steps, "findings": rows}
+
+    def __str__(self) -> str:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in ("runtime", "against", "layer", "verdict", "largest difference", "at"):
+            grid.add_column(title, overflow="fold")
+        for f in self.findings:
+            grid.add_row(f.runtime, f.judge, Text(f.layer), f.verdict, _size(f), _place(f))
+        out = StringIO()
+        Console(file=out, width=110, no_color=True, highlight=False).print(grid)
+        body = "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+        what = f"{self.batch} sequence(s) of {self.steps} steps"
+        end = f"{'PASS' if self.ok else 'FAIL'}: {what}"
+        return body.lstrip("\n") + "\n\n" + end
+
+
+def _size(finding: Finding) -> str:
+    if not finding.compared:
+        return ""
+    if finding.basis == "EXACT":
+        return "0" if finding.holds else f"{finding.difference:.3g}"
+    return f"{finding.difference:.2e} of {finding.bound:.2e}"
+
+
+def _place(finding: Finding) -> str:
+    if finding.note:
+        return finding.note
+    if finding.step is None or (finding.basis == "EXACT" and finding.holds):
+        return ""
+    unit = "" if finding.unit is None else f", unit {finding.unit}"
+    return f"{finding.part}, step {finding.step}{unit}"
