@@ -78,8 +78,8 @@ find_compiler() {
         set -- cc gcc clang
     fi
     for candidate; do
-        # Unquoted: CC may hold options. Running it tells a compiler from macOS's placeholder.
-        if echo '#include <stdio.h>' | $candidate -fsyntax-only -x c - 2>/dev/null; then
+        # Running it tells a compiler from the placeholder of macOS.
+        if echo '#include <stdio.h>' | "$candidate" -fsyntax-only -x c - 2>/dev/null; then
             return 0
         fi
     done
