@@ -52,7 +52,7 @@ def lay_out(
         elif not isinstance(entry, FeatureInput):
             plan.refused.append(f"{type(entry).__name__} {entry.name!r}")
     layers = [placed for layer in model.layers if (placed := plan.layer(layer)) is not None]
-    if not plan.number:
+    if not model.arrays:
         plan.refused.append("a model without weights")
     names = [entry.name for entry in (*model.inputs, *model.layers, *model.outputs)]
     for name in names:
@@ -184,10 +184,9 @@ class _Plan:
         dtype = array.dtype.name
         with np.errstate(over="ignore"):
             values = array.astype(np.float32)
-        wide = values.astype(np.float64 if dtype != "longdouble" else array.dtype)
         if not np.isfinite(values).all():
             self.refused.append(f"layer {name}: {what}, beyond float32")
-        elif (wide != array).any():
+        elif (values.astype(array.dtype) != array).any():
             error = _ulps(array.astype(np.float64), values)
             self.losable.append(
                 f"layer {name}: {dtype} {what}, in float32 off by up to {error:.3g} ulp"
