@@ -1,0 +1,290 @@
+"""Tensor files: their decimals, their names, and their counts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from raw_cases import (
+    cell,
+    chain,
+    fill,
+    kinds,
+    lstm_files,
+    refused,
+    same,
+    weights,
+)
+
+from ifgo import limits
+from ifgo.errors import IfgoError, ModelError, UsageError
+from ifgo.formats import _raw_files, raw
+from ifgo.model import (
+    Recurrent,
+)
+
+# -- reading text ---------------------------------------------------------------------------------
+
+
+def dense_text(folder: Path, text: str | bytes) -> Path:
+    return fill(folder, {"tensor_W_1_1.txt": text})
+
+
+def test_text_takes_what_c_initialisers_look_like(tmp_path: Path) -> None:
+    text = "\ufeff{ 1.5f, -2e-3F,\r\n\t+.25; 3. ,4 }\r\n;{-0.0,1E+2}".encode()
+    found = raw.read(dense_text(tmp_path, text), layout="A").arrays["dense_1.weight"]
+    assert found.tobytes() == np.array([[1.5, -2e-3, 0.25, 3, 4, -0.0, 100]], "f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\nnan\n", "line 2 holds 'nan', expected a finite number"),
+        ("1\n-Inf", "line 2 holds '-Inf', expected a finite number"),
+        ("1, INFINITYf", "line 1 holds 'INFINITYf', expected a finite number"),
+        ("-nan(ind)", "line 1 holds '-nan(ind)', expected a finite number"),
+        ("{1.0}\n{2.0, abc}", "line 2 holds 'abc', expected a decimal number"),
+        ("1_000", "line 1 holds '1_000', expected a decimal number"),
+        ("0x1p3", "line 1 holds '0x1p3', expected a decimal number"),
+        ("1e", "line 1 holds '1e', expected a decimal number"),
+        ("1ff", "line 1 holds '1ff', expected a decimal number"),
+        ("f", "line 1 holds 'f', expected a decimal number"),
+        ("--1", "line 1 holds '--1', expected a decimal number"),
+        ("٣", "line 1 holds '٣', expected a decimal number"),
+        ("// W\n1", "line 1 holds '//', expected a decimal number"),
+        ("1" * 201, f"line 1 holds {'1' * 40!r}, expected a decimal number"),
+    ],
+)
+def test_text_that_is_no_number_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    folder = dense_text(tmp_path, text.encode())
+    assert refused(folder, layout="A") == f"tensor_W_1_1.txt {message}"
+
+
+def test_text_of_other_kinds_is_refused(tmp_path: Path) -> None:
+    folder = dense_text(tmp_path, b"1.0\n\xff\xfe")
+    assert refused(folder, layout="A") == (
+        "tensor_W_1_1.txt is no text: byte 4 is 0xff, expected UTF-8"
+    )
+    dense_text(tmp_path, b"1 2 1e39")
+    assert refused(folder, layout="A") == (
+        "tensor_W_1_1.txt holds inf as value 3, expected a finite float32"
+    )
+    dense_text(tmp_path, b"")
+    assert refused(folder, layout="A") == "tensor_W_1_1.txt has 0 values, expected a multiple of 1"
+
+
+def nearest(decimal: str) -> float:
+    """The float32 nearest to the exact decimal, ties to the even one, by exact fractions."""
+    exact, guess = Fraction(decimal), np.float32(float(decimal))
+    with np.errstate(over="ignore"):
+        around = [np.nextafter(guess, np.float32(end)) for end in (-np.inf, np.inf)] + [guess]
+    return float(
+        min(
+            (v for v in around if np.isfinite(v)),
+            key=lambda v: (abs(Fraction(float(v)) - exact), int(v.view(np.uint32)) & 1),
+        )
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    bits=st.integers(0, 0x7F7FFFFE),
+    nudge=st.integers(-5, 5),
+    place=st.integers(1, 25),
+    negative=st.booleans(),
+)
+@example(bits=0x3F800000, nudge=1, place=25, negative=False)
+def test_decimals_round_once(bits: int, nudge: int, place: int, negative: bool) -> None:
+    """Decimals at and beside the middle of two float32 numbers, closer than float64 can see."""
+    pair = [float(np.uint32(b).view(np.float32)) for b in (bits, bits + 1)]
+    middle = (Fraction(pair[0]) + Fraction(pair[1])) / 2
+    exponent = int(np.floor(np.log10(float(middle) or 1e-46)))
+    unit = Fraction(10) ** (exponent - place - 10)
+    scaled = round(middle / unit) + nudge
+    text = f"{'-' * negative}{scaled}e{exponent - place - 10}"
+    found = _raw_files.nearest_float32([text], np.array([float(text)]))
+    assert float(found[0]) == nearest(text)
+
+
+def test_rounding_twice_would_differ() -> None:
+    """A decimal just above the middle, whose nearest float64 is the middle itself."""
+    text = "1.00000017881393432617187499"
+    assert float(text) == 1 + 3 * 2**-24
+    assert np.float32(float(text)) == np.float32(1 + 2**-22)
+    assert _raw_files.nearest_float32([text], np.array([float(text)]))[0] == np.float32(1 + 2**-23)
+
+
+def test_rounded_decimals_are_noted(tmp_path: Path) -> None:
+    exact = "0.15129365026950836 0.1 0.100000001 3.40282347e+38 1e-45"
+    assert not rounding_notes(dense_text(tmp_path, exact))
+    dense_text(tmp_path, "0.1234567890123 0.1 1e-60 0.5")
+    assert rounding_notes(tmp_path) == [
+        "tensor_W_1_1.txt: 2 of 4 decimals are no float32 number; each was rounded to the nearest"
+    ]
+
+
+def rounding_notes(folder: Path) -> list[str]:
+    notes = raw.read(folder, layout="A").provenance.notes
+    return [note for note in notes if "rounded" in note]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.binary(max_size=40)
+    | st.text("0123456789.eEfFnai+-,;{} \n", max_size=40).map(str.encode)
+)
+def test_any_text_raises_only_our_errors(tmp_path: Path, data: bytes) -> None:
+    dense_text(tmp_path, data)
+    with contextlib.suppress(IfgoError):
+        raw.read(tmp_path, layout="A")
+
+
+# -- files that do not fit ------------------------------------------------------------------------
+
+
+def test_wrong_counts_name_file_and_formula(tmp_path: Path) -> None:
+    good = lstm_files(1, 16, 16) | lstm_files(2, 16, 16)
+    folder = fill(tmp_path, good | {"tensor_R_2_16.bin": weights(1000)})
+    assert refused(folder) == "tensor_R_2_16.bin has 1000 values, expected 1024 = 4·16·16"
+    fill(folder, good | {"tensor_W_2_16.bin": weights(70)})
+    assert refused(folder) == "tensor_W_2_16.bin has 70 values, expected a multiple of 64 = 4·16"
+    fill(folder, good | {"tensor_B_2_16.bin": weights(100)})
+    assert refused(folder) == ("tensor_B_2_16.bin has 100 values, expected 128 = 8·16 or 64 = 4·16")
+    assert refused(folder, layout="A") == (
+        "tensor_B_2_16.bin has 100 values, expected 128 = 8·16 or 64 = 4·16"
+    )
+    fill(folder, good)
+    assert refused(folder, layout="B") == ("tensor_B_1_16.bin has 128 values, expected 64 = 4·16")
+
+
+def test_wrong_counts_in_text(tmp_path: Path) -> None:
+    folder = fill(tmp_path, lstm_files(1, 1, 16))
+    (folder / "tensor_R_1_16.bin").unlink()
+    fill(folder, {"tensor_R_1_16.txt": "0.5\n" * 1000})
+    assert refused(folder) == "tensor_R_1_16.txt has 1000 values, expected 1024 = 4·16·16"
+
+
+def test_biases_of_a_missing_r_are_explained(tmp_path: Path) -> None:
+    folder = fill(tmp_path, lstm_files(1, 16, 16))
+    (folder / "tensor_R_1_16.bin").unlink()
+    assert refused(folder) == (
+        "tensor_B_1_16.bin has 128 values, expected 16, as of a Dense layer, for there is no "
+        "tensor_R_1_16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no tensor files, expected tensor_W_1_{size}.txt or .bin"),
+        (
+            {"tensor_W_1_2.npy": b""},
+            "tensor_W_1_2.npy is no name of a tensor file, expected "
+            "tensor_{W,R,B}_{layer}_{size}.{txt,bin}, layer and size from 1",
+        ),
+        (
+            {"tensor_W_01_2.txt": "1"},
+            "tensor_W_01_2.txt is no name of a tensor file, expected "
+            "tensor_{W,R,B}_{layer}_{size}.{txt,bin}, layer and size from 1",
+        ),
+        (
+            {"Tensor_W_1_2.TXT": "1"},
+            "Tensor_W_1_2.TXT is no name of a tensor file, expected "
+            "tensor_{W,R,B}_{layer}_{size}.{txt,bin}, layer and size from 1",
+        ),
+        (
+            {"tensor_W_1_2.txt": "1", "tensor_R_1_4.txt": "1"},
+            "layer 1 has two sizes, in tensor_R_1_4.txt and tensor_W_1_2.txt, expected one size "
+            "per layer",
+        ),
+        (
+            {"tensor_W_1_2.txt": "1", "tensor_W_3_2.txt": "1"},
+            "has tensors of layers 1, 3, expected layers 1, 2, 3, ... unbroken",
+        ),
+        (
+            {f"tensor_W_{k}_1.txt": "1" for k in range(1, 66)},
+            "has 65 layers, expected at most 64",
+        ),
+        (
+            {"tensor_R_1_2.txt": "1", "tensor_B_1_2.txt": "1"},
+            "layer 1 has no tensor_W_1_2, expected one beside tensor_B_1_2",
+        ),
+        (
+            {"tensor_W_1_1.bin": b"12345"},
+            "tensor_W_1_1.bin has 5 bytes, expected a multiple of 4, float32 values alone",
+        ),
+        (
+            {"tensor_W_1_1.bin": [1, np.nan]},
+            "tensor_W_1_1.bin holds nan as value 2, expected a finite float32",
+        ),
+        (
+            {"tensor_W_1_1.bin": [0.0], "tensor_W_1_1.txt": "-0.0"},
+            "tensor_W_1_1.bin and tensor_W_1_1.txt differ, expected the same values bit for bit",
+        ),
+    ],
+)
+def test_folders_that_are_no_model_are_refused(
+    tmp_path: Path, files: dict[str, Any], message: str
+) -> None:
+    assert refused(fill(tmp_path, files)) == message
+
+
+def test_special_files_are_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tensor_W_1_2.txt")
+    assert refused(tmp_path) == "tensor_W_1_2.txt is no regular file"
+    (tmp_path / "tensor_W_1_2.txt").unlink()
+    (tmp_path / "model.toml").mkdir()
+    fill(tmp_path, lstm_files(1, 1, 1))
+    assert refused(tmp_path) == "model.toml is no regular file"
+
+
+def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
+    other = {"README": "hello", "converted_tensor_W_1_2.txt": "x", "net.onnx": b"1"}
+    assert kinds(raw.read(fill(tmp_path, lstm_files(1, 3, 2) | other))) == ["lstm"]
+
+
+def test_both_encodings_may_lie_side_by_side(tmp_path: Path) -> None:
+    model = chain(Recurrent("lstm", cell()))
+    raw.write(model, tmp_path / "a", encoding="txt")
+    raw.write(model, tmp_path / "b", encoding="bin")
+    for path in (tmp_path / "b").glob("*.bin"):
+        path.rename(tmp_path / "a" / path.name)
+    same(raw.read(tmp_path / "a"), model)
+
+
+def test_a_bin_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path, lstm_files(1, 3, 2))
+    for name in ("tensor_W_1_2.bin", "tensor_R_1_2.bin", "tensor_B_1_2.bin"):
+        data = (folder / name).read_bytes()
+        for size in range(len(data)):
+            (folder / name).write_bytes(data[:size])
+            if name == "tensor_W_1_2.bin" and size in (32, 64):
+                assert raw.read(folder).input_size == size // 32  # I comes from this very count
+            elif name == "tensor_B_1_2.bin" and size == 32:
+                refused(folder, UsageError)  # the count of layout B
+            else:
+                refused(folder)
+        (folder / name).write_bytes(data)
+
+
+def test_parts_that_do_not_fit_the_bounds(tmp_path: Path) -> None:
+    inputs = limits.MAX_INPUT_SIZE + 1
+    message = refused(fill(tmp_path, lstm_files(1, inputs, 1)), ModelError)
+    assert message == f"input_size is {inputs}, expected at most {inputs - 1}"
+
+
+def test_places_that_are_no_folder(tmp_path: Path) -> None:
+    assert not raw.sniff(tmp_path)
+    assert not raw.sniff(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    assert not raw.sniff(tmp_path / "file")
+    for name in ("absent", "file"):
+        message = refused(tmp_path / name, UsageError)
+        assert message == "is no folder, expected a folder with tensor files"
