@@ -1,7 +1,7 @@
 """model.toml beside raw tensors: what their names and sizes cannot say.
 
-The schema is small and fixed: what is not in it is refused. The name of no layer number is
-needed: weight-bearing layers stand in the order of their tensor numbers.
+The schema is small and fixed: what is not in it is refused. Layer numbers are not repeated here:
+weight-bearing layers stand in the order of their tensor numbers.
 """
 
 from __future__ import annotations
