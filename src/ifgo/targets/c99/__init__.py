@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ifgo.targets.c99.build import Built, build, find_compiler, run_model
+from ifgo.targets.c99.build import STRICT_FLAGS, Built, build, find_compiler, run_model
 from ifgo.targets.c99.emit import Emitted, Facts, emit
 
-__all__ = ["Built", "Emitted", "Facts", "build", "emit", "find_compiler", "run_model"]
+__all__ = [
+    "STRICT_FLAGS",
+    "Built",
+    "Emitted",
+    "Facts",
+    "build",
+    "emit",
+    "find_compiler",
+    "run_model",
+]
