@@ -1,0 +1,357 @@
+"""An ONNX file as checked plain data: nodes, typed inputs, NumPy arrays. Nothing is computed.
+
+The file is untrusted: sizes are bounded before anything is allocated, external data is read from
+the model's own folder only, and text of the file reaches messages quoted and cut.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+from ifgo import files, limits
+from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_value import Length, Size
+
+KNOWN_OPSET = 28
+"""Newest operator set whose operators have the meaning this reader knows."""
+
+MAX_RANK = 8
+"""Deepest tensor; the operators of an LSTM chain need 5 axes at most."""
+
+_KNOWN_TYPES = {
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.INT8,
+    TensorProto.INT16,
+    TensorProto.INT32,
+    TensorProto.INT64,
+    TensorProto.UINT8,
+    TensorProto.UINT16,
+    TensorProto.UINT32,
+    TensorProto.UINT64,
+    TensorProto.BOOL,
+}
+
+
+def quoted(text: str) -> str:
+    """Text of the file for a message: printable, in quotes, 80 characters at most."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")
+
+
+def printable(text: str, length: int) -> str:
+    """Text of the file as ASCII that prints, at most `length` characters."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:length])
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of the graph. An empty input or output name means that it is left out."""
+
+    op: str
+    name: str
+    position: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, AttributeProto]
+
+    @property
+    def where(self) -> str:
+        """How messages name the node."""
+        return f"node {quoted(self.name)}" if self.name else f"node #{self.position}"
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """A value the caller gives. shape: None where the file does not even say the rank."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[Size, ...] | None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the reader needs of a file. constants are converted when asked for."""
+
+    nodes: tuple[Node, ...]
+    inputs: dict[str, GraphInput]
+    outputs: tuple[str, ...]
+    opset: int
+    producer: str
+    folder: Path
+    stored: int
+    _tensors: dict[str, TensorProto] = field(repr=False)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether an initializer has this name."""
+        return name in self._tensors
+
+    def constant(self, name: str) -> NDArray[Any]:
+        """The initializer `name`."""
+        return to_array(self._tensors[name], f"initializer {quoted(name)}", self.folder)
+
+
+def parse(path: Path) -> Graph:
+    """The graph in `path`. Raises FormatError where it is damaged, UnsupportedError where it holds
+    what no chain of layers has (operators of other domains, sparse tensors)."""
+    try:
+        model = onnx.ModelProto.FromString(files.read_bytes(path))
+    except DecodeError:
+        raise FormatError(
+            "is no ONNX model, or a truncated one (its protobuf does not decode)",
+            hint="Export it again",
+        ) from None
+    graph = model.graph
+    if not model.HasField("graph") or not graph.output:
+        raise FormatError("has no graph with outputs", expected="a whole ONNX model")
+    opset = _opset(model)
+    if len(graph.node) > limits.MAX_NODES:
+        raise FormatError(f"has {len(graph.node)} nodes", expected=f"at most {limits.MAX_NODES}")
+    if graph.sparse_initializer:
+        name = quoted(graph.sparse_initializer[0].values.name)
+        raise UnsupportedError(f"initializer {name} is sparse", expected="dense tensors")
+    tensors: dict[str, TensorProto] = {}
+    for tensor in graph.initializer:
+        if tensor.name in tensors:
+            raise FormatError(f"has two initializers named {quoted(tensor.name)}")
+        check_tensor(tensor, f"initializer {quoted(tensor.name)}")
+        tensors[tensor.name] = tensor
+    size = sum(_bytes(tensor) for tensor in tensors.values())
+    if size > limits.MAX_FILE_BYTES:
+        raise FormatError(
+            f"declares {size} bytes of constants", expected=f"at most {limits.MAX_FILE_BYTES}"
+        )
+    return Graph(
+        nodes=tuple(_node(node, k) for k, node in enumerate(graph.node)),
+        inputs={v.name: _input(v) for v in graph.input if v.name not in tensors},
+        outputs=tuple(v.name for v in graph.output),
+        opset=opset,
+        producer=printable(f"{model.producer_name} {model.producer_version}".strip(), 64),
+        folder=path.parent,
+        stored=sum(math.prod(tensor.dims) for tensor in tensors.values()),
+        _tensors=tensors,
+    )
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    if len(versions) != 1 or not 1 <= versions[0] <= KNOWN_OPSET:
+        raise UnsupportedError(
+            f"imports operator set {', '.join(map(str, versions)) or 'none'}",
+            expected=f"one version from 1 to {KNOWN_OPSET}",
+            hint="Export it with a known opset",
+        )
+    return versions[0]
+
+
+def _node(node: onnx.NodeProto, position: int) -> Node:
+    made = Node(
+        node.op_type,
+        node.name,
+        position,
+        tuple(node.input),
+        tuple(node.output),
+        {attribute.name: attribute for attribute in node.attribute},
+    )
+    if len(made.attributes) != len(node.attribute):
+        raise FormatError("has an attribute twice", where=made.where)
+    if node.domain not in ("", "ai.onnx"):
+        raise UnsupportedError(
+            f"is a {printable(node.op_type, 40)} of domain {quoted(node.domain)}",
+            where=made.where,
+            expected="standard ONNX operators only",
+            hint="Export it without functions or contributed operators",
+        )
+    return made
+
+
+def _input(value: onnx.ValueInfoProto) -> GraphInput:
+    what = f"input {quoted(value.name)}"
+    kind = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in _KNOWN_TYPES:
+        raise UnsupportedError(f"{what} is no tensor of numbers", expected="a numeric tensor")
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    if not kind.HasField("shape"):
+        return GraphInput(value.name, dtype, None)
+    shape: list[Size] = []
+    for k, dim in enumerate(kind.shape.dim):
+        if dim.WhichOneof("value") == "dim_value":
+            if dim.dim_value < 1:
+                raise FormatError(f"{what} declares a size of {dim.dim_value} along axis {k}")
+            shape.append(dim.dim_value)
+        else:
+            shape.append(Length.named(dim.dim_param or f"{value.name}.{k}"))
+    if len(shape) > MAX_RANK:
+        raise FormatError(f"{what} has {len(shape)} axes", expected=f"at most {MAX_RANK}")
+    return GraphInput(value.name, dtype, tuple(shape))
+
+
+def check_tensor(tensor: TensorProto, what: str) -> None:
+    """Refuse a tensor whose declared type or size is impossible, before anything is allocated."""
+    if tensor.data_type not in _KNOWN_TYPES:
+        names = {number: name for name, number in TensorProto.DataType.items()}
+        raise UnsupportedError(
+            f"{what} has element type {names.get(tensor.data_type, tensor.data_type)}",
+            expected="a float, integer or boolean type of 8 to 64 bits",
+        )
+    if len(tensor.dims) > MAX_RANK or any(size < 0 for size in tensor.dims):
+        raise FormatError(
+            f"{what} declares shape {list(tensor.dims)[:16]}",
+            expected=f"at most {MAX_RANK} sizes of 0 or more",
+        )
+    if math.prod(tensor.dims) > limits.MAX_ELEMENTS:
+        raise FormatError(
+            f"{what} declares {math.prod(tensor.dims)} elements",
+            expected=f"at most {limits.MAX_ELEMENTS}",
+        )
+
+
+def _bytes(tensor: TensorProto) -> int:
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return math.prod(tensor.dims) * dtype.itemsize
+
+
+def to_array(tensor: TensorProto, what: str, folder: Path | None) -> NDArray[Any]:
+    """The numbers of `tensor`, in its own dtype. Raises FormatError where they are not all there.
+
+    folder: where external data may lie, None where there must be none.
+    """
+    check_tensor(tensor, what)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        if folder is None:
+            raise UnsupportedError(f"{what} keeps its data outside", expected="it in the node")
+        copy = TensorProto(dims=tensor.dims, data_type=tensor.data_type)
+        copy.raw_data = _external(tensor, what, folder)
+        tensor = copy
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError):
+        raise FormatError(
+            f"{what} declares shape {list(tensor.dims)}, but its data has another size",
+            hint="The file is damaged: export it again",
+        ) from None
+
+
+def _external(tensor: TensorProto, what: str, folder: Path) -> bytes:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    root = folder.resolve()
+    try:
+        target = (root / location).resolve()
+        inside = bool(location) and target.is_relative_to(root) and target.is_file()
+    except (OSError, ValueError):
+        target, inside = root, False
+    if not inside:
+        raise FormatError(
+            f"{what} keeps its data in {quoted(location)}",
+            expected="a file inside the model's own folder",
+            hint="Keep the data file beside the model",
+        )
+    size = _bytes(tensor)
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(size)))
+    except ValueError:
+        offset, length = -1, -1
+    if offset < 0 or length != size or offset + size > target.stat().st_size:
+        raise FormatError(
+            f"{what} says it has {quoted(entries.get('length', ''))} bytes from "
+            f"{quoted(entries.get('offset', '0'))} of {quoted(location)}",
+            expected=f"{size} bytes that are there",
+            hint="The data file does not belong to this model",
+        )
+    with target.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(size)
+
+
+class Attributes:
+    """The attributes of one node; `finish` refuses those that nobody asked for."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._asked: set[str] = set()
+
+    def _take(self, name: str, kind: int, default: Any) -> Any:
+        self._asked.add(name)
+        attribute = self._node.attributes.get(name)
+        if attribute is None:
+            return default
+        if attribute.type != kind or attribute.ref_attr_name:
+            names = {number: word for word, number in AttributeProto.AttributeType.items()}
+            raise FormatError(
+                f"attribute {name} is of type {names.get(attribute.type, attribute.type)}",
+                where=self._node.where,
+                expected=names[kind],
+            )
+        return helper.get_attribute_value(attribute)
+
+    def integer(self, name: str, default: int | None = None) -> int | None:
+        """An INT attribute."""
+        return cast("int | None", self._take(name, AttributeProto.INT, default))
+
+    def number(self, name: str, default: float | None = None) -> float | None:
+        """A FLOAT attribute, as the float32 the file holds. Raises FormatError on NaN, infinity."""
+        value = cast("float | None", self._take(name, AttributeProto.FLOAT, default))
+        return None if value is None else self._finite(name, [value])[0]
+
+    def text(self, name: str, default: str) -> str:
+        """A STRING attribute."""
+        return _decode(self._take(name, AttributeProto.STRING, default))
+
+    def integers(self, name: str) -> list[int] | None:
+        """An INTS attribute."""
+        found = self._take(name, AttributeProto.INTS, None)
+        return None if found is None else [int(value) for value in found]
+
+    def numbers(self, name: str) -> list[float]:
+        """A FLOATS attribute, empty where it is left out."""
+        values = [float(v) for v in self._take(name, AttributeProto.FLOATS, ())]
+        return self._finite(name, values)
+
+    def texts(self, name: str) -> list[str] | None:
+        """A STRINGS attribute."""
+        found = self._take(name, AttributeProto.STRINGS, None)
+        return None if found is None else [_decode(value) for value in found]
+
+    def tensor(self, name: str) -> NDArray[Any] | None:
+        """A TENSOR attribute."""
+        found = self._take(name, AttributeProto.TENSOR, None)
+        what = f"attribute {name} of {self._node.where}"
+        return None if found is None else to_array(found, what, None)
+
+    def _finite(self, name: str, values: list[float]) -> list[float]:
+        for value in values:
+            if not math.isfinite(value):
+                raise FormatError(
+                    f"attribute {name} is {value}",
+                    where=self._node.where,
+                    expected="finite numbers",
+                )
+        return values
+
+    def finish(self) -> None:
+        """Raises UnsupportedError naming the attributes that were not asked for."""
+        left = sorted(set(self._node.attributes) - self._asked)
+        if left:
+            names = ", ".join(quoted(name) for name in left[:8])
+            raise UnsupportedError(
+                f"{printable(self._node.op, 40)} has the attribute {names}",
+                where=self._node.where,
+                expected="only attributes that ifgo knows in this operator set",
+            )
+
+
+def _decode(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")

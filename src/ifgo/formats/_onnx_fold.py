@@ -1,0 +1,396 @@
+"""Operators that ifgo carries out while it reads: moving elements, and arithmetic on constants.
+
+Exporters write gate reordering, shape arithmetic and zero states as graph operators; this module
+folds them. Moving works on constants and signals alike (see _onnx_value), arithmetic on constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import helper
+
+from ifgo import limits
+from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_file import MAX_RANK, Attributes, printable
+from ifgo.formats._onnx_value import (
+    MAX_INTEGER,
+    Length,
+    Size,
+    Value,
+    concat,
+    constant,
+    cut,
+    expand,
+    is_real,
+    quotient,
+    reshape,
+    squeeze,
+    take,
+    transpose,
+    unsqueeze,
+    words,
+)
+
+Inputs = Sequence[Value | None]
+
+
+class Arguments:
+    """Inputs and attributes of a node, read where its operator set puts them."""
+
+    def __init__(self, inputs: Inputs, attributes: Attributes, opset: int) -> None:
+        self.inputs = inputs
+        self.attributes = attributes
+        self.opset = opset
+
+    def value(self, position: int) -> Value:
+        """A required input."""
+        found = self.optional(position)
+        if found is None:
+            raise FormatError(f"has no input {position}")
+        return found
+
+    def optional(self, position: int) -> Value | None:
+        """An input that may be left out."""
+        return self.inputs[position] if position < len(self.inputs) else None
+
+    def sizes(self, position: int) -> list[Size]:
+        """A 1-D input of ints or lengths."""
+        return sizes(self.value(position))
+
+    def integers(self, position: int, name: str) -> list[int] | None:
+        """Ints from attribute `name` (older operator sets) or from an input, None if neither."""
+        given = self.attributes.integers(name)
+        if given is not None or self.optional(position) is None:
+            return given
+        found = self.sizes(position)
+        ints = [size for size in found if isinstance(size, int)]
+        if len(ints) != len(found):
+            raise UnsupportedError(f"takes {name} that are not known in the file")
+        return ints
+
+
+def sizes(value: Value) -> list[Size]:
+    """A constant scalar or vector as Python ints and Lengths."""
+    if value.signal or any(value.axes) or value.data.ndim > 1 or value.data.dtype.kind not in "iuO":
+        raise UnsupportedError(
+            "takes a shape that is computed from the data", expected="a shape known in the file"
+        )
+    if value.data.size > limits.MAX_FOLDED_ELEMENTS:
+        raise FormatError(f"takes a shape of {value.data.size} numbers")
+    return [s if isinstance(s, Length) else int(s) for s in value.data.reshape(-1)]
+
+
+def vector(found: Sequence[Size]) -> Value:
+    """A shape as a constant."""
+    exact = all(isinstance(size, int) for size in found)
+    data = np.empty(len(found), dtype=np.int64 if exact else object)
+    data[:] = found
+    return constant(data)
+
+
+def numbers(value: Value) -> NDArray[Any]:
+    """The array of a constant. Raises UnsupportedError on a signal."""
+    if value.signal:
+        raise UnsupportedError(
+            "computes with the values of the sequence", expected="constants here"
+        )
+    return value.data
+
+
+def bounded(shape: Sequence[int]) -> Sequence[int]:
+    """`shape`, refused where folding would create more than limits allow."""
+    count = 1
+    for size in shape:
+        count *= max(int(size), 0)
+    if count > limits.MAX_FOLDED_ELEMENTS or len(shape) > MAX_RANK:
+        raise FormatError(
+            f"folds to {count} elements in {len(shape)} axes",
+            expected=f"at most {limits.MAX_FOLDED_ELEMENTS} in {MAX_RANK}",
+        )
+    return shape
+
+
+def _affordable(count: int) -> None:
+    if count > limits.MAX_ELEMENTS:
+        raise FormatError(f"folds to {count} elements", expected=f"at most {limits.MAX_ELEMENTS}")
+
+
+# -- moving -----------------------------------------------------------------------------------
+
+
+def _unsqueeze(a: Arguments) -> list[Value]:
+    axes = a.integers(1, "axes")
+    if axes is None:
+        raise FormatError("has no axes")
+    bounded([1] * (a.value(0).rank + len(axes)))
+    return [unsqueeze(a.value(0), axes)]
+
+
+def _reshape(a: Arguments) -> list[Value]:
+    zero = bool(a.attributes.integer("allowzero", 0))
+    return [reshape(a.value(0), reshape_target(a), allow_zero=zero)]
+
+
+def reshape_target(a: Arguments) -> list[Size]:
+    """Where a Reshape or Flatten takes its input."""
+    value = a.value(0)
+    given = a.attributes.integers("shape")
+    target = list[Size](given) if given is not None else a.sizes(1)
+    bounded([1] * len(target))
+    if any(isinstance(size, int) and size < -1 for size in target) or target.count(-1) > 1:
+        raise FormatError(f"reshapes a tensor of {value.rank} axes to an impossible shape")
+    return target
+
+
+def _flatten(a: Arguments) -> list[Value]:
+    return [reshape(a.value(0), flatten_target(a), allow_zero=True)]
+
+
+def flatten_target(a: Arguments) -> list[Size]:
+    """The two sizes a Flatten produces."""
+    value = a.value(0)
+    axis = a.attributes.integer("axis", 1) or 0
+    axis = axis + value.rank if axis < 0 else axis
+    if not 0 <= axis <= value.rank:
+        raise FormatError(f"flattens at axis {axis} of {value.rank}")
+    front: Size = 1
+    for size in value.shape[:axis]:
+        front = front * size
+    return [front, -1]
+
+
+def _gather(a: Arguments) -> list[Value]:
+    axis = a.attributes.integer("axis", 0) or 0
+    index = numbers(a.value(1))
+    if index.dtype.kind not in "iu" or any(a.value(1).axes):
+        raise UnsupportedError("picks entries that are not known in the file")
+    source = a.value(0)
+    rest = source.data.size // max(source.data.shape[source.position(axis)], 1)
+    _affordable(rest * index.size)
+    bounded([1] * (source.rank + index.ndim))
+    return [take(source, index, axis)]
+
+
+def _slice(a: Arguments) -> list[Value]:
+    value, cuts = a.value(0), slices(a)
+    for axis, start, stop, step in cuts:
+        value = cut(value, axis, start, stop, step)
+    return [value]
+
+
+def slices(a: Arguments) -> list[tuple[int, Size, Size, int]]:
+    """(axis, start, stop, step) of each axis that a Slice cuts, axes counted from the front."""
+    given = a.attributes.integers("starts"), a.attributes.integers("ends")
+    starts: list[Size] = list(given[0]) if given[0] is not None else a.sizes(1)
+    stops: list[Size] = list(given[1]) if given[1] is not None else a.sizes(2)
+    axes = a.integers(3, "axes")
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = a.integers(4, "steps") or [1] * len(starts)
+    if not len(starts) == len(stops) == len(axes) == len(steps):
+        raise FormatError("has starts, ends, axes and steps of different lengths")
+    value = a.value(0)
+    places = [value.position(axis) for axis in axes]
+    if len(set(places)) != len(places):
+        raise FormatError("cuts an axis twice")
+    return list(zip(places, starts, stops, steps, strict=True))
+
+
+def _split(a: Arguments) -> list[Value]:
+    value = a.value(0)
+    axis = value.position(a.attributes.integer("axis", 0) or 0)
+    parts = a.integers(1, "split")
+    count = a.attributes.integer("num_outputs")
+    extent = value.shape[axis]
+    if not isinstance(extent, int):
+        raise UnsupportedError("splits an axis of open length")
+    if parts is None:
+        count = bounded([count or 1])[0]
+        size = -(-extent // max(count, 1))
+        parts = [min(size, extent - k * size) for k in range(count)]
+    if sum(parts) != extent or any(part < 0 for part in parts):
+        raise FormatError(f"splits {extent} entries into {parts[:16]}")
+    found: list[Value] = []
+    start = 0
+    for part in parts:
+        found.append(cut(value, axis, start, start + part, 1))
+        start += part
+    return found
+
+
+def _concat(a: Arguments) -> list[Value]:
+    values = [value for value in a.inputs if value is not None]
+    axis = a.attributes.integer("axis", 1 if a.opset < 4 else None)
+    if axis is None or len(values) != len(a.inputs) or not values:
+        raise FormatError("has no axis or a missing input")
+    if len({value.signal for value in values}) != 1:
+        raise UnsupportedError("joins constants to the sequence", expected="one of both")
+    _affordable(sum(value.data.size for value in values))
+    return [concat(values, axis)]
+
+
+def _expand(a: Arguments) -> list[Value]:
+    target = a.sizes(1)
+    bounded([size for size in target if isinstance(size, int)])
+    return [expand(a.value(0), target)]
+
+
+MOVES: dict[str, Callable[[Arguments], list[Value]]] = {
+    "Transpose": lambda a: [transpose(a.value(0), a.attributes.integers("perm"))],
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": lambda a: [squeeze(a.value(0), a.integers(1, "axes"))],
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Split": _split,
+    "Concat": _concat,
+    "Expand": _expand,
+    "Identity": lambda a: [a.value(0)],
+}
+"""Operators that move elements of constants and of signals."""
+
+# -- arithmetic on constants ------------------------------------------------------------------
+
+
+def _shape(a: Arguments) -> list[Value]:
+    shape = list(a.value(0).shape)
+    start = a.attributes.integer("start", 0)
+    end = a.attributes.integer("end")
+    return [vector(shape[slice(start, end)])]
+
+
+def _size(a: Arguments) -> list[Value]:
+    total: Size = 1
+    for size in a.value(0).shape:
+        total = total * size
+    return [reshape(vector([total]), [])]
+
+
+def _constant(a: Arguments) -> list[Value]:
+    found = a.attributes.tensor("value")
+    for name, read in (("value_int", a.attributes.integer), ("value_float", a.attributes.number)):
+        if found is None and (single := read(name)) is not None:
+            found = np.array(single, dtype=np.int64 if name == "value_int" else np.float32)
+    if found is None and (ints := a.attributes.integers("value_ints")) is not None:
+        found = np.array(ints, dtype=np.int64)
+    if found is None and (floats := a.attributes.numbers("value_floats")):
+        found = np.array(floats, dtype=np.float32)
+    if found is None:
+        raise UnsupportedError("holds no dense numbers", expected="value, value_int(s), ...")
+    return [constant(found)]
+
+
+def _constant_of_shape(a: Arguments) -> list[Value]:
+    fill = a.attributes.tensor("value")
+    fill = np.zeros(1, dtype=np.float32) if fill is None else fill
+    if fill.size != 1:
+        raise FormatError(f"fills with {fill.size} values", expected="1")
+    target = a.sizes(0)
+    if any(isinstance(size, int) and size < 0 for size in target):
+        raise FormatError("has a negative size")
+    shape = bounded([size if isinstance(size, int) else 1 for size in target])
+    whole = constant(np.broadcast_to(fill.reshape(()), shape))
+    return [expand(whole, target)]
+
+
+def _range(a: Arguments) -> list[Value]:
+    start, stop, step = (numbers(a.value(k)).reshape(-1) for k in range(3))
+    if start.dtype.kind not in "iu" or start.size * stop.size * step.size != 1 or not step[0]:
+        raise UnsupportedError("counts in something else than known integers")
+    found = range(int(start[0]), int(stop[0]), int(step[0]))
+    bounded([len(found)])
+    return [constant(np.array(found, dtype=start.dtype))]
+
+
+def _cast(a: Arguments) -> list[Value]:
+    data, to = numbers(a.value(0)), a.attributes.integer("to") or 0
+    a.attributes.integer("saturate", 1)
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
+    except KeyError:
+        raise UnsupportedError(f"casts to element type {to}") from None
+    if data.dtype.kind == "O":
+        if dtype.kind != "i":
+            raise UnsupportedError(f"casts an open length to {printable(dtype.name, 20)}")
+        return [a.value(0)]
+    if dtype.kind not in "iub" and not is_real(dtype):
+        raise UnsupportedError(f"casts to {printable(dtype.name, 20)}")
+    with np.errstate(all="ignore"):
+        return [_like(a.value(0), data.astype(dtype))]
+
+
+def _like(value: Value, data: NDArray[Any]) -> Value:
+    return Value(data, value.axes)
+
+
+def _elementwise(
+    function: Callable[..., NDArray[Any]],
+) -> Callable[[Arguments], list[Value]]:
+    def fold(a: Arguments) -> list[Value]:
+        values = [a.value(k) for k in range(len(a.inputs))]
+        arrays = [numbers(value) for value in values]
+        if any(any(value.axes) for value in values):
+            raise UnsupportedError("computes with a constant of open length")
+        try:
+            bounded(np.broadcast_shapes(*(array.shape for array in arrays)))
+            with np.errstate(all="ignore"):
+                return [constant(_tidy(np.asarray(function(*arrays))))]
+        except (ValueError, TypeError, IndexError):
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise UnsupportedError(f"cannot be folded for shapes {shapes}") from None
+
+    return fold
+
+
+def _tidy(data: NDArray[Any]) -> NDArray[Any]:
+    """Plain int64 where no open length is left; Python's integers must not grow past that."""
+    if data.dtype.kind != "O":
+        return data
+    known = [int(size) for size in data.reshape(-1) if not isinstance(size, Length)]
+    if any(abs(size) >= MAX_INTEGER for size in known):
+        raise UnsupportedError("computes a length beyond 64-bit integers")
+    return data.astype(np.int64) if len(known) == data.size else data
+
+
+def _divide(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    if "O" in (left.dtype.kind, right.dtype.kind):
+        return np.asarray(np.frompyfunc(_exact, 2, 1)(left, right))
+    if left.dtype.kind in "iu":
+        if not right.all():
+            raise FormatError("divides by 0")
+        signs = np.sign(left) * np.sign(right)
+        return (signs * (np.abs(left) // np.abs(right))).astype(left.dtype)
+    return np.divide(left, right).astype(left.dtype)
+
+
+def _exact(left: Size, right: Size) -> Size:
+    found = quotient(left, right)
+    if found is None:
+        raise UnsupportedError(f"divides an open length by {words(right)}")
+    return found
+
+
+def _equal(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(left == right, dtype=bool)
+
+
+FOLDS: dict[str, Callable[[Arguments], list[Value]]] = {
+    "Shape": _shape,
+    "Size": _size,
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Range": _range,
+    "Cast": _cast,
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(_divide),
+    "Neg": _elementwise(np.negative),
+    "Equal": _elementwise(_equal),
+    "Where": _elementwise(np.where),
+}
+"""Operators carried out on constants only; Shape and Size of a signal are constants too."""

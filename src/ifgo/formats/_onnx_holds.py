@@ -1,0 +1,221 @@
+"""What of a Model ONNX can hold: everything that is refused, folded or lost when it is written.
+
+SPEC.md 2.10. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ifgo.activations import SIGMOID, Activation
+from ifgo.cell import Array, LSTMCell
+from ifgo.formats._onnx_layers import ACTIVATIONS
+from ifgo.layers import (
+    ActivationLayer,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Embedding,
+    LastStep,
+    Layer,
+    Masking,
+    Recurrent,
+    Residual,
+    TrainingFacts,
+)
+from ifgo.model import LengthsInput, Model, StateInput, walk
+
+STANDALONE = {name for name, _ in ACTIVATIONS.values()} | {"softmax", "linear"}
+"""Activations with an ONNX operator of their own (linear needs none)."""
+
+MAX_BYTES = 2**31 - 2**20
+"""Weights one file can hold: protobuf stops at 2 GiB."""
+
+
+@dataclass
+class Findings:
+    """refused: reasons against writing at all; lost: allowed only with allow_lossy; folded: said
+    in the report."""
+
+    refused: list[str] = field(default_factory=list[str])
+    lost: list[str] = field(default_factory=list[str])
+    folded: list[str] = field(default_factory=list[str])
+
+
+def examine(model: Model) -> Findings:
+    """Everything about `model` that an ONNX file does not say as it is."""
+    found = Findings()
+    _whole(model, found)
+    padded = any(isinstance(entry, LengthsInput) for entry in model.inputs)
+    for layer in walk(model.layers):
+        _layer(layer, found)
+        if isinstance(layer, LastStep):
+            if padded and layer.of == "sequence":
+                found.refused.append(
+                    f"layer {layer.name}: the last row inside each length (of='state' can be held)"
+                )
+            padded = False
+    return found
+
+
+def _whole(model: Model, found: Findings) -> None:
+    dtypes = sorted({array.dtype.name for array in model.arrays.values()})
+    if len(dtypes) > 1:
+        found.refused.append(f"arrays of several types ({', '.join(dtypes)})")
+    size = sum(array.nbytes for array in model.arrays.values())
+    if size > MAX_BYTES:
+        found.refused.append(f"{size} bytes of weights (one file holds {MAX_BYTES})")
+    widths = {layer.name: layer.hidden_size for layer in model.recurrent}
+    packs = [
+        (f"input {e.name}", [s.layer for s in e.slots])
+        for e in model.inputs
+        if isinstance(e, StateInput)
+    ]
+    packs += [(f"output {o.name}", list(o.layers)) for o in model.outputs if o.layers]
+    for what, names in packs:
+        if len({widths[name] for name in names}) > 1:
+            found.refused.append(f"{what}: states of different widths in one tensor")
+    sizes = [model.input_size, *model.sizes()]
+    for k, layer in enumerate(model.layers):
+        if isinstance(layer, Residual) and layer.channels != sizes[k + 1]:
+            found.refused.append(
+                f"layer {layer.name}: a residual over {layer.channels} of {sizes[k + 1]} features"
+            )
+
+
+def _layer(layer: Layer, found: Findings) -> None:
+    where = f"layer {layer.name}"
+    match layer:
+        case Recurrent():
+            _recurrent(layer, found)
+        case Masking():
+            found.refused.append(f"{where}: masking")
+        case Embedding() if layer.mask_zero:
+            found.refused.append(f"{where}: mask_zero")
+        case Dense():
+            _activation(layer.activation, where, found)
+        case ActivationLayer():
+            _activation(layer.activation, where, found)
+            if layer.activation.name == "linear":
+                found.folded.append(f"{where}: the linear activation is left out")
+        case Dropout():
+            found.folded.append(
+                f"{where}: dropout {layer.rate:g} is left out, it does nothing at inference"
+            )
+        case BatchNorm():
+            for name in ("weight", "bias"):
+                if getattr(layer, name) is None:
+                    value = "ones" if name == "weight" else "zeros"
+                    found.folded.append(f"{where}: no {name} is written as {value}")
+            _rounded(layer.epsilon, f"{where}: epsilon", found)
+        case Residual() if any(isinstance(inner, Residual) for inner in layer.layers):
+            found.refused.append(f"{where}: a residual inside a residual")
+        case _:
+            pass
+
+
+def _activation(activation: Activation, where: str, found: Findings) -> None:
+    if activation.name not in STANDALONE:
+        found.refused.append(f"{where}: activation {activation} outside a cell")
+    _parameters(activation, where, found)
+
+
+def _parameters(activation: Activation, where: str, found: Findings) -> None:
+    for name in ("alpha", "beta"):
+        _rounded(getattr(activation, name), f"{where}: {name} of {activation.name}", found)
+
+
+def _rounded(value: float | None, what: str, found: Findings) -> None:
+    """ONNX attributes are float32."""
+    if value is None:
+        return
+    with np.errstate(over="ignore"):
+        narrow = float(np.float32(value))
+    if not np.isfinite(narrow):
+        found.refused.append(f"{what} {value!r} (attributes are float32)")
+    elif narrow != value:
+        error = abs(narrow - value) / float(np.spacing(np.float32(abs(value))))
+        found.folded.append(f"{what} {value!r} is rounded to float32 ({error:.2g} ulp)")
+
+
+def _recurrent(layer: Recurrent, found: Findings) -> None:
+    where = f"layer {layer.name}"
+    if layer.directions == 2 and layer.merge != "concat":
+        found.refused.append(f"{where}: merge {layer.merge}")
+    if layer.go_backwards:
+        found.refused.append(f"{where}: go_backwards")
+    if layer.stateful:
+        found.lost.append(f"{where}: stateful (give the states as inputs instead)")
+    if layer.zero_masked:
+        found.folded.append(f"{where}: zero_masked is left out, nothing masks steps")
+    if layer.training != TrainingFacts():
+        found.folded.append(f"{where}: training dropout is left out, it does nothing at inference")
+    constants = [a for a in (layer.initial.h, layer.initial.c) if a is not None]
+    if constants and not any(a.any() for a in constants):
+        found.folded.append(f"{where}: the constant initial state is zero and left out")
+    cells = list(layer.cells.values())
+    for name in ("clip_z", "coupling"):
+        if len({getattr(cell, name) for cell in cells}) > 1:
+            found.refused.append(f"{where}: {name} differs between its directions")
+    biased = any(cell.bias_ih is not None or cell.bias_hh is not None for cell in cells)
+    peeps = any(cell.peephole is not None for cell in cells)
+    for direction, cell in layer.cells.items():
+        place = where if len(cells) == 1 else f"{where}, {direction}"
+        _cell(cell, place, found)
+        missing = [n for n in ("bias_ih", "bias_hh") if biased and getattr(cell, n) is None]
+        missing += ["peephole"] if peeps and cell.peephole is None else []
+        for name in missing:
+            found.folded.append(f"{place}: no {name} is written as zeros")
+    _rounded(cells[0].clip_z, f"{where}: clip_z", found)
+
+
+def _cell(cell: LSTMCell, where: str, found: Findings) -> None:
+    fields = {
+        "weight_hr": "a projection (proj_size)",
+        "clip_cell": "clip_cell",
+        "clip_projection": "clip_projection",
+        "layer_norm": "layer norm",
+        "input_norm": "batch norm inside the cell",
+        "hidden_norm": "batch norm inside the cell",
+    }
+    reasons = dict.fromkeys(
+        words for name, words in fields.items() if getattr(cell, name) is not None
+    )
+    found.refused.extend(f"{where}: {words}" for words in reasons)
+    if cell.coupling == "i=1-f":
+        if cell.activations[0] == SIGMOID:
+            found.lost.append(
+                f"{where}: coupling i=1-f (becomes a gate of its own with the negated weights of f)"
+            )
+        else:
+            found.refused.append(f"{where}: coupling i=1-f with {cell.activations[0]} gates")
+    if cell.forget_bias:
+        found.lost.append(
+            f"{where}: forget_bias {cell.forget_bias:g} (is added to bias_ih, rounded once)"
+        )
+    for activation in cell.activations:
+        _parameters(activation, where, found)
+
+
+def plain(cell: LSTMCell) -> LSTMCell:
+    """The cell that ONNX holds: forget_bias added to bias_ih, rounded once; the coupling i=1-f as
+    an input gate of its own, sigmoid(-z) = 1 - sigmoid(z)."""
+    units = cell.hidden_size
+    forget = slice(units, 2 * units)
+    if cell.forget_bias:
+        old = cell.bias_ih
+        bias = np.zeros(4 * units, cell.weight_ih.dtype) if old is None else old.copy()
+        bias[forget] = (bias[forget].astype(np.float64) + cell.forget_bias).astype(bias.dtype)
+        cell = replace(cell, bias_ih=bias, forget_bias=0.0)
+    if cell.coupling == "i=1-f":
+        parts: dict[str, Array] = {}
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole"):
+            old = getattr(cell, name)
+            if old is not None:
+                parts[name] = old.copy()
+                of_forget = old[1] if name == "peephole" else old[forget]
+                parts[name][0 if name == "peephole" else slice(units)] = -of_forget
+        cell = replace(cell, coupling=None, **parts)
+    return cell

@@ -1,0 +1,286 @@
+"""The walked chain as a Model: which outputs it has, how its layers are called, what it notes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import numpy as np
+
+from ifgo import limits
+from ifgo.errors import UnsupportedError
+from ifgo.formats._onnx_chain import Chain, Stream
+from ifgo.formats._onnx_file import Graph, printable, quoted
+from ifgo.formats._onnx_value import Axis, Labels, Value, words
+from ifgo.formats._onnx_walk import Walk
+from ifgo.layers import Embedding, Layer, Residual
+from ifgo.model import (
+    Axes,
+    FeatureInput,
+    LengthsInput,
+    Model,
+    Output,
+    Provenance,
+    StateInput,
+    StateSlot,
+    TokenInput,
+)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A graph output: what it holds, and whether it can only be final states."""
+
+    name: str
+    value: Value
+    streams: list[Stream]
+
+    @property
+    def is_state(self) -> bool:
+        return all(stream.kind in ("h", "c") for stream in self.streams)
+
+    @property
+    def may_be_vector(self) -> bool:
+        """One final hidden state without its axis of directions, as features are laid out."""
+        if len(self.streams) > 1 or self.streams[0].kind != "h":
+            return False
+        plain = [k for k, labels in enumerate(self.value.axes) if not labels]
+        labelled = [k for k, labels in enumerate(self.value.axes) if labels]
+        return len(plain) < 2 or (bool(labelled) and labelled[0] != 1)
+
+
+def assemble(graph: Graph, walk: Walk, path: str) -> Model:
+    """The Model that the walk found. Raises UnsupportedError where the outputs are not those of
+    one chain."""
+    results = [_result(walk, name) for name in graph.outputs]
+    end, states = _end(walk.chain, results)
+    layers = [stream for stream in end.path if stream.layer is not None]
+    names = _names(layers)
+    outputs: list[Output] = []
+    for result in results:
+        if result in states:
+            outputs.append(_state_output(walk.chain, result, names))
+        else:
+            outputs.append(_main_output(walk.chain, result, end))
+    sources: dict[str, str] = {}
+    built = tuple(_named(stream, names, sources, "") for stream in layers)
+    entry = _main_input(walk.chain, end.path, built[0])
+    return Model(
+        inputs=(entry, *_side_inputs(walk.chain, names)),
+        layers=built,
+        outputs=tuple(outputs),
+        provenance=Provenance(
+            framework="onnx",
+            version=graph.producer,
+            path=path,
+            notes=tuple(dict.fromkeys(walk.chain.notes)),
+            names=sources,
+        ),
+    )
+
+
+def _result(walk: Walk, name: str) -> _Result:
+    value = walk.output(name)
+    if not value.signal:
+        raise UnsupportedError(
+            f"output {quoted(name)} is a constant", expected="outputs that depend on the input"
+        )
+    streams = walk.chain.streams(value)
+    kinds = {stream.kind for stream in streams}
+    if not (kinds <= {"h"} or kinds <= {"c"} or kinds <= {"sequence"} or kinds <= {"vector"}):
+        raise UnsupportedError(
+            f"output {quoted(name)} mixes or passes on {', '.join(sorted(kinds))}",
+            expected="the end of the chain, or final states h or c of LSTM layers",
+        )
+    return _Result(name, value, streams)
+
+
+def _end(chain: Chain, results: list[_Result]) -> tuple[Stream, list[_Result]]:
+    """The end of the chain, and the results that are final states beside it."""
+    main = [result for result in results if not result.is_state]
+    vectors = [result for result in results if result.is_state and result.may_be_vector]
+    if not main and vectors and len({result.streams[0] for result in vectors}) == 1:
+        main = vectors
+    states = [result for result in results if result not in main]
+    if main:
+        ends = [chain.layout(result.value)[0] for result in main]
+        if any(stream is not ends[0] for stream in ends):
+            names = " and ".join(quoted(result.name) for result in main)
+            raise UnsupportedError(
+                f"outputs {names} are taken from different places of the chain",
+                expected="one end, and final states beside it",
+                hint="Export a model with one result",
+            )
+        return ends[0], states
+    owners = [stream.owner for result in states for stream in result.streams]
+    return max((o for o in owners if o is not None), key=lambda owner: len(owner.path)), states
+
+
+def _every(layers: list[Stream]) -> Iterator[Stream]:
+    for stream in layers:
+        yield stream
+        yield from _every(list(stream.inside))
+
+
+def _names(layers: list[Stream]) -> dict[Stream, str]:
+    """Names of our own, none of the file's: lstm0, lstm1, dense, ..."""
+    base = {"last_step": "last", "repeat_vector": "repeat"}
+    every = list(_every(layers))
+    kinds = [base.get(s.layer.kind, s.layer.kind) for s in every if s.layer is not None]
+    total, count, names = Counter(kinds), Counter[str](), dict[Stream, str]()
+    for stream, kind in zip(every, kinds, strict=True):
+        single = total[kind] == 1 and kind != "lstm"
+        names[stream] = kind if single else f"{kind}{count[kind]}"
+        count[kind] += 1
+    return names
+
+
+def _named(stream: Stream, names: dict[Stream, str], sources: dict[str, str], prefix: str) -> Layer:
+    layer, name = cast(Layer, stream.layer), names[stream]
+    for field, source in stream.sources.items():
+        if source:
+            sources[f"{prefix}{name}.{field}"] = printable(source, limits.MAX_NAME_CHARS)
+    if isinstance(layer, Residual):
+        inner = tuple(_named(s, names, sources, f"{prefix}{name}.") for s in stream.inside)
+        return replace(layer, name=name, layers=inner)
+    return replace(layer, name=name)
+
+
+# -- outputs ----------------------------------------------------------------------------------
+
+
+def _main_output(chain: Chain, result: _Result, end: Stream) -> Output:
+    value = chain.layout(result.value)[1]
+    order = _roles(value.axes)
+    name = _label(result.name, "y")
+    letters = "".join(role[0].upper() for role in order)
+    if end.kind == "sequence":
+        if letters not in ("BT", "TB", "T"):
+            raise UnsupportedError(
+                f"output {quoted(result.name)} has the axes {', '.join(order) or 'none'}",
+                expected="batch and time, or time alone",
+            )
+        axes: Axes = letters
+    else:
+        axes = "BT" if letters == "B" else "T"
+    plain = [k for k, labels in enumerate(value.axes) if not labels]
+    if plain != [value.rank - 1] or any(len(labels) > 1 for labels in value.axes):
+        _note_layout(chain, "output", result.name, value)
+    return Output("sequence" if end.kind == "sequence" else "last", name, axes=axes)
+
+
+def _state_output(chain: Chain, result: _Result, names: dict[Stream, str]) -> Output:
+    owners = [cast(Stream, stream.owner) for stream in result.streams]
+    for owner in owners:
+        if owner not in names:
+            raise UnsupportedError(
+                f"output {quoted(result.name)} is the state of an LSTM beside the chain",
+                expected="LSTM layers one after another",
+                hint="ifgo has no graphs with branches",
+            )
+    whole = np.concatenate([np.arange(s.start, s.start + s.width) for s in result.streams])
+    if not np.array_equal(result.value.data.reshape(-1), whole):
+        raise UnsupportedError(
+            f"output {quoted(result.name)} holds the final states in another order or in part",
+            expected="(layers · directions, batch, units)",
+        )
+    labelled = [k for k, labels in enumerate(result.value.axes) if labels]
+    if (labelled or [1]) != [1] or result.value.rank != 2 + len(labelled):
+        _note_layout(chain, "output", result.name, result.value)
+    role: Literal["h_n", "c_n"] = "h_n" if result.streams[0].kind == "h" else "c_n"
+    layers = tuple(names[owner] for owner in owners)
+    return Output(role, _label(result.name, role), layers, "BT" if labelled else "T")
+
+
+def _roles(axes: tuple[Labels, ...]) -> list[str]:
+    return [axis.role or "?" for labels in axes for axis in labels]
+
+
+def _note_layout(chain: Chain, what: str, name: str, value: Value) -> None:
+    letters: list[str] = []
+    for labels, extent in zip(value.axes, value.data.shape, strict=True):
+        roles = [(axis.role or "?")[0].upper() for axis in labels]
+        letters.append("·".join(roles) if roles else str(extent))
+    shape = "(" + ", ".join(letters) + ("," if len(letters) == 1 else "") + ")"
+    chain.notes.append(f"{what} {printable(name, 80)} has shape {shape} in the file")
+
+
+def _label(name: str, default: str) -> str:
+    return printable(name, limits.MAX_NAME_CHARS) or default
+
+
+# -- inputs -----------------------------------------------------------------------------------
+
+
+def _main_input(chain: Chain, path: list[Stream], first: Layer) -> FeatureInput | TokenInput:
+    root = path[0]
+    entry = root.entry
+    if entry is None or root not in chain.entries:
+        raise UnsupportedError("the chain does not start at an input")
+    axes = tuple(label for labels in chain.entries[root] for label in labels)
+    roles = [axis.role or "?" for axis in axes if axis.role != "features"]
+    letters = "".join(role[0].upper() for role in roles)
+    name = _label(entry.name, "x")
+    if letters not in ("BT", "TB", "T"):
+        raise UnsupportedError(
+            f"input {quoted(entry.name)} has the axes {', '.join(roles)}",
+            expected="batch and time, or time alone, beside its features",
+        )
+    _note_frozen(chain, name, axes)
+    if root.kind == "tokens":
+        assert isinstance(first, Embedding)
+        return TokenInput(first.vocabulary, name, letters)
+    if not any(axis.role == "features" for axis in axes):
+        chain.notes.append(f"input {printable(name, 80)} has no axis of features in the file")
+    return FeatureInput(path[1].width, name, letters)
+
+
+def _note_frozen(chain: Chain, name: str, axes: tuple[Axis, ...]) -> None:
+    frozen = [f"{axis.role} {axis.size}" for axis in axes if isinstance(axis.size, int)]
+    frozen = [words for words in frozen if not words.startswith("features")]
+    if frozen:
+        said = " and ".join(frozen)
+        chain.notes.append(f"the file fixes {said} for input {printable(name, 80)}; ifgo does not")
+
+
+def _side_inputs(chain: Chain, names: dict[Stream, str]) -> list[LengthsInput | StateInput]:
+    used = {stream.lengths for stream in names}
+    found: list[LengthsInput | StateInput] = []
+    for stream in chain.entries:
+        if stream in used and stream.entry is not None:
+            found.append(LengthsInput(_label(stream.entry.name, "lengths")))
+        elif stream.kind == "given state":
+            found.append(_state_input(chain, stream, names))
+    return found
+
+
+def _state_input(chain: Chain, stream: Stream, names: dict[Stream, str]) -> StateInput:
+    assert stream.entry is not None
+    name = stream.entry.name
+    slots = [s for s in chain.slots if stream.start <= s.ids[0] < stream.start + stream.width]
+    slots.sort(key=lambda slot: int(slot.ids[0]))
+    ids = np.concatenate([slot.ids for slot in slots]) if slots else np.zeros(0, np.int64)
+    rows = {slot.rows for slot in slots}
+    if (np.diff(ids) <= 0).any() or [ids.size * n for n in rows] != [stream.width]:
+        raise UnsupportedError(
+            f"input {quoted(name)} does not pack whole states one after another",
+            expected="(layers · directions, batch, units), every part used once",
+            hint="Pass h_0 and c_0 as inputs of their own",
+        )
+    for slot in slots:
+        if slot.recurrent not in names:
+            raise UnsupportedError(
+                f"input {quoted(name)} feeds an LSTM beside the chain",
+                expected="LSTM layers one after another",
+            )
+    labelled = [k for k, labels in enumerate(chain.entries[stream]) if labels]
+    shape = stream.entry.shape or ()
+    if labelled not in ([], [1]) or len(shape) not in (2, 3):
+        sizes = ", ".join(words(size) for size in shape)
+        chain.notes.append(f"input {printable(name, 80)} has shape ({sizes}) in the file")
+    return StateInput(
+        _label(name, "state"),
+        tuple(StateSlot(names[slot.recurrent], slot.part) for slot in slots),
+    )

@@ -1,0 +1,153 @@
+"""Moves of a signal that mean something for time: embeddings, last steps, copies, flattening.
+
+Every other move is the plain one of _onnx_fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ifgo import limits
+from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_chain import Chain
+from ifgo.formats._onnx_file import quoted
+from ifgo.formats._onnx_fold import (
+    MOVES,
+    Arguments,
+    flatten_target,
+    reshape_target,
+    sizes,
+    slices,
+)
+from ifgo.formats._onnx_states import finite
+from ifgo.formats._onnx_value import Size, Value, covers, cut, is_real, regroup, unsqueeze
+from ifgo.layers import Embedding, Flatten
+
+Handler = Callable[[Chain, Arguments], list[Value]]
+
+
+def _gather(chain: Chain, a: Arguments) -> list[Value]:
+    source, index = a.value(0), a.value(1)
+    if index.signal:
+        if a.attributes.integer("axis", 0) != 0:
+            raise UnsupportedError("looks tokens up along another axis", expected="axis 0")
+        return [_embedding(chain, source, index)]
+    axis = source.position(a.attributes.integer("axis", 0) or 0)
+    labels, picked = source.axes[axis], sizes(index)
+    if len(labels) == 1 and len(picked) == 1 and picked[0] in (-1, labels[0].size + -1):
+        _require_time(source, axis)
+        return [chain.last_step(source, axis, keep=index.data.ndim == 1)]
+    return MOVES["Gather"](a)
+
+
+def _embedding(chain: Chain, table: Value, tokens: Value) -> Value:
+    stream = chain.stream(tokens)
+    if stream.kind != "tokens" or table.signal:
+        raise UnsupportedError(
+            "picks rows by something else than the tokens of an input", expected="an embedding"
+        )
+    weight = table.data
+    if weight.ndim != 2 or not is_real(weight.dtype):
+        raise UnsupportedError(
+            f"looks tokens up in {quoted(table.name)}, {weight.dtype.name} of shape {weight.shape}",
+            expected="an embedding (vocabulary, features) of real numbers",
+        )
+    if weight.shape[0] > limits.MAX_VOCABULARY:
+        raise FormatError(
+            f"has {weight.shape[0]} rows", expected=f"at most {limits.MAX_VOCABULARY}"
+        )
+    finite(weight, f"embedding {quoted(table.name)}")
+    made = chain.open(
+        "sequence",
+        weight.shape[1],
+        weight.dtype,
+        parent=stream,
+        layer=Embedding("embedding", weight),
+        sources={"weight": table.name},
+    )
+    return chain.laid_out(made, (*tokens.data.shape, weight.shape[1]), (*tokens.axes, ()))
+
+
+def _require_time(value: Value, axis: int) -> None:
+    label = value.axes[axis][0]
+    if label.role != "time":
+        raise UnsupportedError(
+            f"takes the last entry of {label.words}", expected="the last step of time after an LSTM"
+        )
+
+
+def _slice(chain: Chain, a: Arguments) -> list[Value]:
+    value = a.value(0)
+    for axis, start, stop, step in slices(a):
+        labels = value.axes[axis]
+        whole = start == 0 and step == 1 and covers(stop, value.shape[axis])
+        if whole or not labels:
+            value = cut(value, axis, start, stop, step)
+        elif start in (-1, labels[0].size + -1) and step == 1 and covers(stop, value.shape[axis]):
+            _require_time(value, axis)
+            value = chain.last_step(value, axis, keep=True)
+        else:
+            if chain.stream(value).kind == "entry" and axis == value.rank - 1:
+                value = chain.features(value)[1]
+            value = cut(value, axis, start, stop, step)
+    return [value]
+
+
+def _expand(chain: Chain, a: Arguments) -> list[Value]:
+    value, target = a.value(0), a.sizes(1)
+    value = unsqueeze(value, range(max(len(target) - value.rank, 0)))
+    wanted = [1] * (value.rank - len(target)) + target
+    grown = [k for k, want in enumerate(wanted) if want not in (1, value.shape[k])]
+    if not grown:
+        return [value]
+    steps: Size = wanted[grown[0]]
+    stream, value = chain.features(value)
+    if len(grown) > 1 or stream.kind != "vector" or not isinstance(steps, int):
+        raise UnsupportedError(
+            "copies the sequence along an axis",
+            expected="a vector repeated a known number of times",
+        )
+    return [chain.repeated(stream, value, grown[0], steps)[1]]
+
+
+def _reshape(chain: Chain, a: Arguments) -> list[Value]:
+    zero = bool(a.attributes.integer("allowzero", 0))
+    return _flattened(chain, a, reshape_target(a), zero) or MOVES["Reshape"](a)
+
+
+def _flatten(chain: Chain, a: Arguments) -> list[Value]:
+    return _flattened(chain, a, flatten_target(a), True) or MOVES["Flatten"](a)
+
+
+def _flattened(chain: Chain, a: Arguments, target: list[Size], zero: bool) -> list[Value]:
+    """The result where the target merges time with features, nothing where it does not."""
+    value = a.value(0)
+    groups = regroup(value, target, allow_zero=zero)
+    merged = [k for k, g in enumerate(groups) if len(g) == 2 and g[0][0] and not g[1][0]]
+    if len(merged) != 1 or groups[merged[0]][0][0] is None:
+        return []
+    label = groups[merged[0]][0][0]
+    stream, value = chain.features(value)
+    if label is None or label.role != "time" or not isinstance(label.size, int):
+        return []
+    width = label.size * stream.width
+    if width > limits.MAX_ELEMENTS:
+        raise FormatError(f"flattens to {width} features")
+    made = chain.open(
+        "vector", width, stream.dtype, parent=stream, layer=Flatten("flatten", label.size)
+    )
+    axes = [tuple(axis for axis, _ in group if axis is not None) for group in groups]
+    axes[merged[0]] = ()
+    extents = [width if k == merged[0] else 1 for k in range(len(groups))]
+    return [chain.laid_out(made, extents, axes)]
+
+
+TIME: Final[dict[str, Handler]] = {
+    "Gather": _gather,
+    "Slice": _slice,
+    "Expand": _expand,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+}
+"""Operator → handler, called where an input is a signal."""

@@ -1,0 +1,209 @@
+"""The symbolic walk: every node that an output depends on is folded, moved, or made a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ifgo import limits
+from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
+from ifgo.formats._onnx_chain import Chain, Kind
+from ifgo.formats._onnx_file import Attributes, Graph, Node, printable, quoted
+from ifgo.formats._onnx_fold import FOLDS, MOVES, Arguments
+from ifgo.formats._onnx_layers import LAYERS
+from ifgo.formats._onnx_lstm import recurrent
+from ifgo.formats._onnx_value import Value, constant, is_real
+
+
+class Walk:
+    """One pass over a graph. After `run`, `values` holds every output and `chain` the layers."""
+
+    def __init__(self, graph: Graph, bound: Mapping[str, NDArray[Any]]) -> None:
+        self.graph = graph
+        self.chain = Chain()
+        self.values: dict[str, Value] = {}
+        self._budget = limits.MAX_FOLDED_ELEMENTS + 16 * graph.stored
+        self._bound = bound
+
+    def run(self) -> None:
+        """Walk. Raises IfgoErrors that name the node."""
+        needed = self._needed()
+        if left := len(self.graph.nodes) - len(needed):
+            self.chain.notes.append(f"left out {left} nodes that no output depends on")
+        self._enter(needed)
+        for node in needed:
+            try:
+                self._visit(node)
+            except IfgoError as error:
+                named = error.where is not None and node.where in error.where
+                raise (error if named else error.located(node.where)) from None
+
+    # -- inputs -----------------------------------------------------------------------------
+
+    def _needed(self) -> list[Node]:
+        makers: dict[str, Node] = {}
+        for node in self.graph.nodes:
+            for name in filter(None, node.outputs):
+                if name in makers or name in self.graph.inputs or self.graph.is_constant(name):
+                    raise FormatError(f"makes {quoted(name)} a second time", where=node.where)
+                makers[name] = node
+        wanted, seen = list(self.graph.outputs), set[int]()
+        while wanted:
+            node = makers.get(wanted.pop())
+            if node is not None and node.position not in seen:
+                seen.add(node.position)
+                wanted.extend(filter(None, node.inputs))
+        needed = [node for node in self.graph.nodes if node.position in seen]
+        if not any(node.op == "LSTM" for node in needed):
+            raise UnsupportedError(
+                "has no LSTM node that its outputs depend on", expected="a model around LSTM nodes"
+            )
+        return needed
+
+    def _uses(self, needed: list[Node]) -> dict[str, set[str]]:
+        """Graph input → what LSTM nodes take it for: X, state, lengths or weights."""
+        makers = {name: node for node in needed for name in node.outputs}
+        slots = ("X", "weights", "weights", "weights", "lengths", "state", "state", "weights")
+        uses: dict[str, set[str]] = {name: set() for name in self.graph.inputs}
+        for role in ("X", "weights", "lengths", "state"):
+            wanted = [
+                name
+                for node in needed
+                if node.op == "LSTM"
+                for name, slot in zip(node.inputs, slots, strict=False)
+                if slot == role
+            ]
+            seen: set[str] = set()
+            while wanted:
+                name = wanted.pop()
+                if name in seen:
+                    continue
+                seen.add(name)
+                if name in uses:
+                    uses[name].add(role)
+                maker = makers.get(name)
+                if maker is not None and maker.op not in ("LSTM", "Shape", "Size"):
+                    wanted.extend(maker.inputs)
+        return uses
+
+    def _enter(self, needed: list[Node]) -> None:
+        for name, array in self._bound.items():
+            self._bind(name, array)
+        uses = self._uses(needed)
+        read = {name for node in needed for name in node.inputs} | set(self.graph.outputs)
+        free = [name for name in self.graph.inputs if name not in self.values]
+        main = [name for name in free if uses[name] == {"X"}]
+        unbound = [name for name in free if "weights" in uses[name] or not uses[name]]
+        unbound = [name for name in unbound if name in read]
+        if len(main) != 1:
+            unbound = [*main[1:], *unbound]
+        if unbound:
+            raise UnsupportedError(
+                f"takes {', '.join(map(quoted, unbound))} as inputs",
+                expected="weights inside the file, one input for the sequence",
+                hint="Bind the others to arrays with --bind FILE.npz (bind= in Python)",
+            )
+        if not main:
+            raise UnsupportedError(
+                "has no input that only feeds the sequence", expected="one input for the sequence"
+            )
+        for name in free:
+            if name not in read:
+                self.chain.notes.append(f"left out input {printable(name, 80)}, nothing reads it")
+                continue
+            roles = uses[name]
+            entry = self.graph.inputs[name]
+            kind: Kind = "entry" if is_real(entry.dtype) else "tokens"
+            if roles != {"X"}:
+                kind = "lengths" if roles == {"lengths"} else "given state"
+            if len(roles) != 1:
+                raise UnsupportedError(
+                    f"uses input {quoted(name)} as {' and as '.join(sorted(roles))}",
+                    expected="one use of each input",
+                )
+            self.values[name] = self.chain.enter(entry, kind)
+
+    def _bind(self, name: str, array: NDArray[Any]) -> None:
+        entry = self.graph.inputs.get(name)
+        if entry is None:
+            known = ", ".join(map(quoted, self.graph.inputs))
+            raise UsageError(f"bind names {quoted(name)}", expected=f"one of the inputs {known}")
+        if array.dtype != entry.dtype:
+            raise UsageError(
+                f"bind gives {quoted(name)} as {array.dtype.name}", expected=entry.dtype.name
+            )
+        shape = entry.shape
+        if shape is not None and (
+            array.ndim != len(shape)
+            or any(isinstance(n, int) and n != m for n, m in zip(shape, array.shape, strict=True))
+        ):
+            raise UsageError(
+                f"bind gives {quoted(name)} with shape {array.shape}",
+                expected="("
+                + ", ".join(str(n) if isinstance(n, int) else "?" for n in shape)
+                + ")",
+            )
+        self.values[name] = constant(array, name)
+
+    # -- nodes ------------------------------------------------------------------------------
+
+    def _visit(self, node: Node) -> None:
+        inputs = [self._value(name) if name else None for name in node.inputs]
+        attributes = Attributes(node)
+        a = Arguments(inputs, attributes, self.graph.opset)
+        signal = any(value.signal for value in inputs if value is not None)
+        if node.op == "LSTM":
+            results = recurrent(self.chain, node, a)
+        elif signal and node.op in LAYERS:
+            results = LAYERS[node.op](self.chain, a)
+        elif node.op in MOVES:
+            results = MOVES[node.op](a)
+        elif node.op in FOLDS:
+            results = FOLDS[node.op](a)
+        elif node.op in LAYERS:
+            raise UnsupportedError(
+                f"is a {node.op} of constants", expected="a value that depends on an input"
+            )
+        else:
+            raise UnsupportedError(
+                f"is a {printable(node.op, 40)}",
+                expected="only the operators of an LSTM chain: LSTM, MatMul, Gemm, Add, Mul, "
+                "activations, Gather of an embedding, and moves of whole axes",
+                hint="Export the recurrent part of the model on its own",
+            )
+        attributes.finish()
+        if len(results) < len([name for name in node.outputs if name]) and node.op != "LSTM":
+            raise UnsupportedError(
+                f"gives {len(node.outputs)} outputs", expected=f"only the first {len(results)}"
+            )
+        for name, value in zip(node.outputs, results, strict=False):
+            if name:
+                self._charge(value)
+                self.values[name] = replace(value, name=name)
+
+    def _value(self, name: str) -> Value:
+        found = self.values.get(name)
+        if found is None:
+            if not self.graph.is_constant(name):
+                raise FormatError(
+                    f"takes {quoted(name)}, which no node before it makes",
+                    expected="nodes in the order of their computation",
+                )
+            found = self.values[name] = constant(self.graph.constant(name), name)
+        return found
+
+    def output(self, name: str) -> Value:
+        """What a graph output holds."""
+        return self._value(name)
+
+    def _charge(self, value: Value) -> None:
+        if not value.signal and 0 not in value.data.strides:
+            self._budget -= value.data.size
+        if self._budget < 0:
+            raise FormatError(
+                "folds more constants than the file could need",
+                expected=f"at most {limits.MAX_FOLDED_ELEMENTS} elements beyond its weights",
+            )

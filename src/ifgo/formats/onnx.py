@@ -1,0 +1,108 @@
+"""ONNX: reads a graph that is a chain around LSTM nodes, writes such a graph.
+
+Reading is a symbolic walk (see _onnx_value): constants are folded, what moves elements is followed
+element by element, everything else is a layer or is refused by name with its node. SPEC.md 1.3,
+2.5. The files beside this one: _onnx_file (untrusted bytes to plain data), _onnx_value and
+_onnx_fold (values and folding), _onnx_chain, _onnx_layers and _onnx_lstm (layers), _onnx_walk,
+_onnx_model (the result), _onnx_write.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifgo import limits
+from ifgo.errors import FormatError, IfgoError, UsageError
+from ifgo.formats import Report
+from ifgo.model import Model
+
+EXTENSIONS: Final = (".onnx",)
+READ_OPTIONS: Final = ("bind",)
+WRITE_OPTIONS: Final = ()
+
+
+def sniff(path: Path) -> bool:
+    """Whether the name ends in .onnx, or the file starts as exporters start one."""
+    try:
+        if not path.is_file():
+            return False
+        if path.suffix.lower() in EXTENSIONS:
+            return True
+        with path.open("rb") as stream:
+            start = stream.read(3)
+    except OSError:
+        return False
+    # ir_version (field 1, 1 to 31), then producer name, graph or operator sets
+    return (
+        len(start) == 3 and start[0] == 0x08 and 0 < start[1] < 32 and start[2] in b"\x12\x3a\x42"
+    )
+
+
+def read(path: Path, *, bind: str | Path | Mapping[str, Any] | None = None) -> Model:
+    """The model in `path`.
+
+    bind: arrays for graph inputs that are really weights or states, by input name: the path of an
+    .npz, or a mapping. Raises FormatError on a damaged file, UnsupportedError naming the node that
+    has no place in a chain of layers.
+    """
+    from ifgo.formats._onnx_file import parse
+    from ifgo.formats._onnx_model import assemble
+    from ifgo.formats._onnx_walk import Walk
+
+    bound = _bound(bind)
+    try:
+        graph = parse(path)
+        walk = Walk(graph, bound)
+        walk.run()
+        return assemble(graph, walk, str(path))
+    except IfgoError as error:
+        if error.where is not None and str(path) in error.where:
+            raise
+        raise error.located(str(path)) from None
+
+
+def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+    """Write `model` as one ONNX file. Raises UnsupportedError naming all that ONNX cannot hold."""
+    from ifgo.formats._onnx_write import write as write_file
+
+    return write_file(model, path, allow_lossy=allow_lossy)
+
+
+def _bound(bind: str | Path | Mapping[str, Any] | None) -> dict[str, NDArray[Any]]:
+    if bind is None:
+        return {}
+    if isinstance(bind, Mapping):
+        found = {str(name): np.asarray(array) for name, array in bind.items()}
+    else:
+        found = _arrays(Path(bind))
+    for name, array in found.items():
+        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+            raise UsageError(f"bind gives {name!r} as {array.dtype}", expected="numbers")
+    return found
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of an .npz; sizes are checked before anything is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+        if total > limits.MAX_FILE_BYTES:
+            raise FormatError(
+                f"unpacks to {total} bytes",
+                where=str(path),
+                expected=f"at most {limits.MAX_FILE_BYTES}",
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise UsageError("no such file", where=str(path), hint="Check --bind") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        raise FormatError(
+            "is no .npz of plain arrays", where=str(path), hint="Write it with numpy.savez"
+        ) from None
