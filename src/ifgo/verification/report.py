@@ -70,12 +70,13 @@ class Verification:
         from rich.text import Text
 
         grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for title in ("runtime", "against", "layer", "verdict", "largest difference", "at"):
-            grid.add_column(title, overflow="fold")
+        for title in ("runtime", "against", "layer", "verdict", "largest difference"):
+            grid.add_column(title, no_wrap=True)
+        grid.add_column("at", overflow="fold")
         for f in self.findings:
             grid.add_row(f.runtime, f.judge, Text(f.layer), f.verdict, _size(f), _place(f))
         out = StringIO()
-        Console(file=out, width=110, no_color=True, highlight=False).print(grid)
+        Console(file=out, width=150, no_color=True, highlight=False).print(grid)
         body = "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
         what = f"{self.batch} sequence(s) of {self.steps} steps"
         end = f"{'PASS' if self.ok else 'FAIL'}: {what}"

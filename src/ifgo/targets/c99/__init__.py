@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ifgo.targets.c99.build import STRICT_FLAGS, Built, build, find_compiler, run_model
-from ifgo.targets.c99.emit import Emitted, Facts, emit
+from ifgo.targets.c99.builder import STRICT_FLAGS, Built, build, find_compiler, run_model
+from ifgo.targets.c99.emitter import Emitted, Facts, emit
 
 __all__ = [
     "STRICT_FLAGS",

@@ -22,7 +22,7 @@ from ifgo.errors import ToolError
 from ifgo.model import Model, TokenInput
 from ifgo.program import Probe
 from ifgo.states import State
-from ifgo.targets.c99.emit import Emitted, emit, runner
+from ifgo.targets.c99.emitter import Emitted, emit, runner
 
 DEFAULT_FLAGS: Final = ("-std=c99", "-O2")
 STRICT_FLAGS: Final = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-pedantic")

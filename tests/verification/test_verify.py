@@ -1,0 +1,246 @@
+"""verify passes what is right, and notices what is wrong: gate orders, weights, single bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ifgo
+from ifgo import gates, lower
+from ifgo.errors import ToolError, UsageError
+from ifgo.model import (
+    Dense,
+    FeatureInput,
+    LastStep,
+    LSTMCell,
+    Model,
+    Output,
+    Provenance,
+    Recurrent,
+)
+from ifgo.targets.c99 import emitter as c99_emit
+from ifgo.verification import Finding, Verification, bounds, compare, onnx_runtime, verify
+
+WRONG_ORDERS = ["".join(p) for p in permutations("ifgo")][1:]
+
+
+def draw(seed: int) -> Any:
+    random = np.random.default_rng(seed)
+    return lambda *shape: (random.normal(size=shape) * 0.5).astype(np.float32)
+
+
+def random_cell(seed: int) -> LSTMCell:
+    random = np.random.default_rng(seed)
+    inputs, hidden = int(random.integers(1, 20)), int(random.integers(1, 24))
+    d, rows = draw(seed), 4 * hidden
+    return LSTMCell(d(rows, inputs), d(rows, hidden), d(rows), d(rows))
+
+
+def reordered(cell: LSTMCell, order: str) -> LSTMCell:
+    """The cell as a reader would build it who takes `order` for the canonical one."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    arrays = {n: gates.reorder(getattr(cell, n), order, "ifgo") for n in names}
+    return replace(cell, **arrays)
+
+
+def small(seed: int = 3) -> Model:
+    d = draw(seed)
+    return Model(
+        (FeatureInput(2),),
+        (
+            Recurrent("a", LSTMCell(d(20, 2), d(20, 5), d(20), d(20))),
+            LastStep("last"),
+            Dense("y", d(3, 5), d(3)),
+        ),
+    )
+
+
+def test_a_sound_model_passes_everywhere() -> None:
+    found = verify(small(), against=("c99", "onnxruntime"))
+    assert found.ok
+    verdicts = {(f.runtime, f.layer): f.verdict for f in found.findings}
+    assert verdicts == {
+        ("exact", "a"): "within local bound",
+        ("exact", "y"): "within local bound",
+        ("c99", "a"): "EXACT",
+        ("c99", "y"): "EXACT",
+        ("c99", "output and final state"): "EXACT",
+        ("onnxruntime", "a"): "within local bound",
+        ("onnxruntime", "whole graph"): "within global bound",
+    }
+    text = str(found)
+    assert text.endswith("PASS: 2 sequence(s) of 32 steps")
+    assert found.to_dict()["ok"] is True
+
+
+@pytest.mark.parametrize("order", WRONG_ORDERS)
+def test_each_wrong_gate_order_in_the_lowering_is_noticed(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = lower.folded_cell
+
+    def wrong(cell: LSTMCell, where: str) -> Any:
+        return right(reordered(cell, order), where)
+
+    monkeypatch.setattr(lower, "folded_cell", wrong)
+    found = verify(small(), against=())
+    assert not found.ok
+    bad = next(f for f in found.findings if not f.holds)
+    assert (bad.runtime, bad.layer, bad.verdict) == ("exact", "a", "OUT OF local bound")
+
+
+@pytest.mark.parametrize("order", WRONG_ORDERS)
+def test_each_wrong_gate_order_in_a_reader_is_noticed(order: str, tmp_path: Path) -> None:
+    """The file is right, the model read from it is not: running the file itself shows it."""
+    right = small()
+    ifgo.save(right, tmp_path / "right.onnx")
+    (cell,) = (layer.cell for layer in right.recurrent)
+    layers = (replace(right.recurrent[0], forward=reordered(cell, order)), *right.layers[1:])
+    source = ifgo.load(tmp_path / "right.onnx")
+    misread = replace(source, layers=layers)
+    found = verify(misread, against=("onnxruntime",))
+    assert [f.layer for f in found.findings if not f.holds] == ["whole graph"]
+
+
+@pytest.mark.parametrize("order", WRONG_ORDERS)
+def test_each_wrong_gate_order_in_the_emitted_c_is_noticed(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = c99_emit.pack
+
+    def wrong(matrices: list[Any]) -> Any:
+        moved = [gates.reorder(m, order, "ifgo") if m.shape[0] == 20 else m for m in matrices]
+        return right(moved)
+
+    monkeypatch.setattr(c99_emit, "pack", wrong)
+    found = verify(small(), against=("c99",))
+    bad = next(f for f in found.findings if not f.holds)
+    assert (bad.layer, bad.step, bad.verdict) == ("a", 0, "DIFFERS")
+    assert bad.part.startswith("z_")
+
+
+def test_one_changed_bit_of_one_weight_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last weight of the packed matrix: gate o of unit 4, whose h arrives at step 1."""
+    right = c99_emit.pack
+
+    def wrong(matrices: list[Any]) -> Any:
+        packed = right(matrices).copy()
+        if matrices[0].shape[0] == 20:
+            packed[-1:].view(np.uint32)[0] ^= 1 << 20
+        return packed
+
+    monkeypatch.setattr(c99_emit, "pack", wrong)
+    x = np.random.default_rng(1).normal(size=(1, 6, 2)).astype(np.float32)
+    bad = next(f for f in verify(small(), x).findings if not f.holds)
+    assert (bad.runtime, bad.layer, bad.part, bad.step, bad.unit) == ("c99", "a", "z_o", 1, 4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_cells_of_onnx_runtime_lie_within_the_local_bound(seed: int, tmp_path: Path) -> None:
+    cell = random_cell(seed)
+    random = np.random.default_rng(seed + 100)
+    x = random.normal(size=(3, 12, cell.input_size)).astype(np.float32)
+    h, c = (random.normal(size=(3, cell.hidden_size)).astype(np.float32) for _ in "hc")
+    for backward in (False, True):
+        pairs = onnx_runtime.stepped(cell, x, (h, c), backward, tmp_path)
+        assert all((difference <= bound).all() for difference, bound in pairs.values())
+        assert all((bound < 1e-4).all() for _, bound in pairs.values()), "the bound says something"
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("seed", range(20))
+def test_random_cells_of_torch_lie_within_the_local_bound(seed: int) -> None:
+    import torch
+
+    cell = random_cell(seed)
+    random = np.random.default_rng(seed + 100)
+    theirs = torch.nn.LSTMCell(cell.input_size, cell.hidden_size)
+    with torch.no_grad():
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            getattr(theirs, name).copy_(torch.from_numpy(getattr(cell, name).copy()))
+        h, c = (random.normal(size=(4, cell.hidden_size)).astype(np.float32) for _ in "hc")
+        for _ in range(12):
+            x = random.normal(size=(4, cell.input_size)).astype(np.float32)
+            now = theirs(*(torch.from_numpy(x), (torch.from_numpy(h), torch.from_numpy(c))))
+            got = {"h": now[0].numpy(), "c": now[1].numpy()}
+            pairs = compare.local_step(cell, x, h, c, got, bounds.LIBM)
+            assert all((difference <= bound).all() for difference, bound in pairs.values())
+            h, c = got["h"], got["c"]
+
+
+def test_what_onnx_cannot_hold_is_said_and_fails_only_where_nothing_was_compared() -> None:
+    d = draw(5)
+    cell = LSTMCell(d(20, 2), d(20, 3), d(20), d(20), weight_hr=d(3, 5))
+    found = verify(Model((FeatureInput(2),), (Recurrent("a", cell),)), against=("onnxruntime",))
+    rows = [f for f in found.findings if f.runtime == "onnxruntime"]
+    assert rows
+    assert all(f.verdict == "not compared" for f in rows)
+    assert all("projection" in f.note for f in rows)
+    assert not found.ok
+
+
+def test_a_net_of_high_amplification_is_reported_not_asserted() -> None:
+    d = draw(6)
+    cell = LSTMCell(30 * d(20, 2), 30 * d(20, 5), d(20), d(20))
+    model = Model((FeatureInput(2),), (Recurrent("a", cell),))
+    x = np.random.default_rng(2).normal(size=(2, 60, 2)).astype(np.float32) * 0.05
+    assert onnx_runtime.amplification(model, x, initial(model, 2)) >= 100
+    found = verify(model, x, against=("onnxruntime",))
+    whole = found.findings[-1]
+    assert whole.verdict == "not compared"
+    assert "reported only" in whole.note
+    assert found.ok
+
+
+def initial(model: Model, batch: int) -> Any:
+    from ifgo import states
+
+    return states.initial(model, batch, np.float32)
+
+
+def test_time_first_and_two_outputs_run_in_their_own_layout(tmp_path: Path) -> None:
+    base = small()
+    model = replace(
+        base,
+        inputs=(FeatureInput(2, axes="TB"),),
+        layers=base.layers[:1],
+        outputs=(Output("sequence", axes="TB"), Output("h_n", "h", ("a",))),
+        provenance=Provenance(),
+    )
+    ifgo.save(model, tmp_path / "m.onnx")
+    found = verify(tmp_path / "m.onnx", against=("onnxruntime",))
+    assert found.ok
+    assert found.findings[-1].verdict == "within global bound"
+
+
+def test_unknown_runtime() -> None:
+    with pytest.raises(UsageError) as caught:
+        verify(small(), against=("tract",))
+    assert str(caught.value) == "unknown runtime 'tract', expected one of c99, onnxruntime"
+
+
+def test_onnxruntime_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ToolError) as caught:
+        verify(small(), against=("onnxruntime",))
+    assert str(caught.value) == (
+        "onnxruntime is not installed. Install it: pip install onnxruntime, or "
+        'pip install "ifgo[demo]"'
+    )
+
+
+def test_a_nan_is_out_of_every_bound() -> None:
+    pairs = {"h": (np.full((1, 1, 1), np.nan), np.ones((1, 1, 1)))}
+    assert not all((a <= b).all() for a, b in pairs.values())
+    assert np.isnan(compare.worst(pairs)[0])
+
+
+def test_nothing_compared_is_no_pass() -> None:
+    assert not Verification(1, 1, (Finding("c99", "exact", "a", "", True, note="x"),)).ok
