@@ -23,7 +23,7 @@ from ifgo.model import (
     Provenance,
     Recurrent,
 )
-from ifgo.targets.c99 import emitter as c99_emit
+from ifgo.targets.c99 import packing
 from ifgo.verification import Finding, Verification, bounds, compare, onnx_runtime, verify
 
 WRONG_ORDERS = ["".join(p) for p in permutations("ifgo")][1:]
@@ -111,13 +111,13 @@ def test_each_wrong_gate_order_in_a_reader_is_noticed(order: str, tmp_path: Path
 def test_each_wrong_gate_order_in_the_emitted_c_is_noticed(
     order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = c99_emit.pack
+    right = packing.pack
 
     def wrong(matrices: list[Any]) -> Any:
         moved = [gates.reorder(m, order, "ifgo") if m.shape[0] == 20 else m for m in matrices]
         return right(moved)
 
-    monkeypatch.setattr(c99_emit, "pack", wrong)
+    monkeypatch.setattr(packing, "pack", wrong)
     found = verify(small(), against=("c99",))
     bad = next(f for f in found.findings if not f.holds)
     assert (bad.layer, bad.step, bad.verdict) == ("a", 0, "DIFFERS")
@@ -126,7 +126,7 @@ def test_each_wrong_gate_order_in_the_emitted_c_is_noticed(
 
 def test_one_changed_bit_of_one_weight_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last weight of the packed matrix: gate o of unit 4, whose h arrives at step 1."""
-    right = c99_emit.pack
+    right = packing.pack
 
     def wrong(matrices: list[Any]) -> Any:
         packed = right(matrices).copy()
@@ -134,7 +134,7 @@ def test_one_changed_bit_of_one_weight_is_located(monkeypatch: pytest.MonkeyPatc
             packed[-1:].view(np.uint32)[0] ^= 1 << 20
         return packed
 
-    monkeypatch.setattr(c99_emit, "pack", wrong)
+    monkeypatch.setattr(packing, "pack", wrong)
     x = np.random.default_rng(1).normal(size=(1, 6, 2)).astype(np.float32)
     bad = next(f for f in verify(small(), x).findings if not f.holds)
     assert (bad.runtime, bad.layer, bad.part, bad.step, bad.unit) == ("c99", "a", "z_o", 1, 4)

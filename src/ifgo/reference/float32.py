@@ -72,7 +72,7 @@ ONE: Final = np.float32(1.0)
 TWO: Final = np.float32(2.0)
 
 
-def _polynomial(coefficients: tuple[np.float32, ...], x: F32) -> F32:
+def _polynomial(coefficients: tuple[np.float32, ...], x: Any) -> Any:
     value: Any = coefficients[0]
     for coefficient in coefficients[1:]:
         value = value * x + coefficient
@@ -94,7 +94,7 @@ def exp(x: F32) -> F32:
     """e^x, x clamped to [EXP_LOW, EXP_HIGH]; rounds once into the denormals."""
     x = np.where(x > EXP_LOW, x, EXP_LOW)
     x = np.where(x < EXP_HIGH, x, EXP_HIGH)
-    scaled = x * LOG2E
+    scaled: Any = x * LOG2E
     n = np.where(x < ZERO, scaled - HALF, scaled + HALF).astype(np.int32)
     upper = np.trunc(n.astype(np.float32) * HALF).astype(np.int32)
     return (_reduced_exp(x, n) * _power_of_two(upper)) * _power_of_two(n - upper)
@@ -103,7 +103,7 @@ def exp(x: F32) -> F32:
 def tanh(x: F32) -> F32:
     """tanh, odd (−0 included), monotone, |error| ≤ 9.1e-8 over all float32."""
     a = np.abs(x)
-    u = a * a
+    u: Any = a * a
     with np.errstate(over="ignore", invalid="ignore"):
         near = a + (a * u) * _polynomial(TANH, u)
     held = np.where(a < TANH_LIMIT, a, TANH_LIMIT)
@@ -122,8 +122,8 @@ def sigmoid(x: F32) -> F32:
 def softplus(x: F32) -> F32:
     """max(x, 0) + log1p(e^−|x|), the logarithm as 2·atanh(t / (2 + t))."""
     t = exp(-np.abs(x))
-    s = t / (TWO + t)
-    w = s * s
+    s: Any = t / (TWO + t)
+    w: Any = s * s
     return np.where(x > ZERO, x, ZERO) + TWO * (s + (s * w) * _polynomial(ATANH, w))
 
 

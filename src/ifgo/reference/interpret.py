@@ -140,8 +140,8 @@ class _Machine:
                     self.seen.setdefault(key, {})[t] = seen
 
     def elementwise(self, instruction: Elementwise, t: int, count: int) -> Any:
-        a = self.operand(instruction.a, t, count)
-        b = None if instruction.b is None else self.operand(instruction.b, t, count)
+        a: Any = self.operand(instruction.a, t, count)
+        b: Any = None if instruction.b is None else self.operand(instruction.b, t, count)
         match instruction.op:
             case "copy":
                 return a
@@ -153,8 +153,8 @@ class _Machine:
                 return a * b
             case "clip":
                 assert b is not None
-                above = np.where(a > b, b, a)
-                return np.where(above < -b, -b, above)
+                below: Any = np.where(a > b, b, a)
+                return np.where(below < -b, -b, below)
             case "activate":
                 assert instruction.activation is not None
                 return float32.apply(instruction.activation, a)

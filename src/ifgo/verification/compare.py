@@ -31,9 +31,9 @@ def local_step(
     errors: ActivationErrors,
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Part → (difference, bound) of steps that started from x, h, c; all (N, ·), `found` too."""
-    wide = [array.astype(np.float64) for array in (x, h, c)]
-    now = truth.step(cell, *wide)
-    allowed = bounds.cell_bounds(cell, *wide, now, errors)
+    x, h, c = (array.astype(np.float64) for array in (x, h, c))
+    now = truth.step(cell, x, h, c)
+    allowed = bounds.cell_bounds(cell, x, h, c, now, errors)
     result: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for part in truth.TRACED:
         if part in found:

@@ -8,6 +8,7 @@ of each step and layer) is asserted only where A < 100 (SPEC.md section 6).
 from __future__ import annotations
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,7 @@ PERTURBATION: Final = 2.0**-20
 def session(path: Path) -> Any:
     """A single-threaded inference session. Raises ToolError where the runtime is missing."""
     try:
-        import onnxruntime
+        onnxruntime: Any = import_module("onnxruntime")
     except ImportError:
         raise ToolError(
             "onnxruntime is not installed",

@@ -15,13 +15,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ifgo import limits, states
-from ifgo.errors import UnsupportedError, UsageError
+from ifgo.errors import UsageError
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS
 from ifgo.lower import lower
-from ifgo.model import Dense, Layer, Model, Recurrent, TokenInput
-from ifgo.program import Affine, Buffer, Elementwise, Program, Softmax
+from ifgo.model import Model, TokenInput
+from ifgo.program import Affine, Elementwise, Program, Softmax
 from ifgo.reference import float32
 from ifgo.reference.interpret import execute
+from ifgo.targets.c99.packing import (
+    Tensor,
+    columns,
+    constant_arrays,
+    raw_suffixes,
+    raw_tensors,
+    state_fields,
+)
 from ifgo.targets.c99.schedule import Schedule, function, number
 
 Weights = Literal["embedded", "files"]
@@ -50,14 +58,6 @@ class Facts:
     macs_per_step: int
     layers: str
     state_order: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One raw tensor the caller supplies: field name in the struct, number of values."""
-
-    name: str
-    count: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def emit(
         raise UsageError(f"weights is {weights!r}", expected="embedded or files")
     program = lower(model)
     steps = _max_steps(model, program, max_steps)
-    raw = _raw_suffixes(model) if weights == "files" else None
+    raw = raw_suffixes(model) if weights == "files" else None
     schedule = Schedule(program, steps or 1, raw)
     context = _context(model, program, schedule, name, raw, steps)
     files = {
@@ -170,42 +170,6 @@ def _max_steps(model: Model, program: Program, given: int | None) -> int | None:
     return given
 
 
-def _raw_suffixes(model: Model) -> dict[str, str]:
-    """Layer name → "1_16". Raises UnsupportedError listing what raw tensors cannot hold."""
-    suffixes: dict[str, str] = {}
-    reasons: list[str] = []
-    for layer in model.layers:
-        if layer.arrays:
-            reasons += [f"layer {layer.name} {reason}" for reason in _no_raw_form(layer)]
-            width = layer.hidden_size if isinstance(layer, Recurrent) else 0
-            width = layer.weight.shape[0] if isinstance(layer, Dense) else width
-            suffixes[layer.name] = f"{len(suffixes) + 1}_{width}"
-    if reasons:
-        raise UnsupportedError(
-            "raw weight files cannot hold the model: " + "; ".join(reasons),
-            hint="Use --weights embedded",
-        )
-    return suffixes
-
-
-def _no_raw_form(layer: Layer) -> list[str]:
-    if isinstance(layer, Dense):
-        return []
-    if not isinstance(layer, Recurrent):
-        return [f"is a {layer.kind}"]
-    reasons: list[str] = []
-    cell = layer.cell
-    if layer.backward is not None or layer.go_backwards:
-        reasons.append("runs backwards")
-    allowed = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
-    reasons += [f"has {name}" for name in cell.arrays if name not in allowed]
-    if cell.forget_bias:
-        reasons.append("has a run-time forget bias")
-    if layer.initial.kind == "constant":
-        reasons.append("has a constant initial state")
-    return reasons
-
-
 # -- context ----------------------------------------------------------------------------------
 
 
@@ -219,8 +183,8 @@ def _context(
 ) -> dict[str, Any]:
     tokens = isinstance(model.input, TokenInput)
     found = program.buffers("state")
-    weights = [] if raw is not None else _weights(program)
-    tensors = [] if raw is None else _tensors(model, raw)
+    weights = [] if raw is not None else constant_arrays(program)
+    tensors = [] if raw is None else raw_tensors(model, raw)
     values = sum(w["count"] for w in weights) + sum(t.count for t in tensors)
     state_size = sum(b.width for b in found)
     in_state = schedule.scratch_size if program.streamable else 0
@@ -245,7 +209,7 @@ def _context(
         "weights": weights,
         "functions": _functions(program, raw is not None),
         "places": [CANONICAL.index(gate) for gate in LSTM_LAYOUTS["raw_a"].order],
-        "states": [_state(b) for b in found],
+        "states": [state_fields(b) for b in found],
         "state_size": state_size,
         "state_names": ", ".join(f"{b.name}[{b.width}]" for b in found) or "none",
         "empty_state": not found and not in_state and raw is None,
@@ -280,80 +244,6 @@ def _constants() -> dict[str, Any]:
     found: dict[str, Any] = {name: number(getattr(float32, name)) for name in scalars}
     for name in ("EXP", "TANH", "ATANH"):
         found[name] = [number(value) for value in getattr(float32, name)]
-    return found
-
-
-def _state(buffer: Buffer) -> dict[str, Any]:
-    assert buffer.initial is not None
-    first = buffer.initial[0]
-    uniform = bool((buffer.initial.view(np.uint32) == first.view(np.uint32)).all())
-    initial = number(first) if uniform else f"{buffer.name}_initial[j]"
-    return {"name": buffer.name, "width": buffer.width, "initial": initial}
-
-
-def _weights(program: Program) -> list[dict[str, Any]]:
-    """Constant arrays of model.c, matrices packed as `affine` walks them."""
-    found: list[dict[str, Any]] = []
-    for sweep in program.sweeps:
-        for instruction in sweep.body:
-            if isinstance(instruction, Affine):
-                matrices = [matrix for matrix, _ in instruction.terms]
-                packed = pack([m.data for m in matrices if m.data is not None])
-                what = " and ".join(f"{m.rows} x {m.width}" for m in matrices)
-                found.append(_array(matrices[0].name, packed, f"{what}, packed"))
-    packed_names = {
-        matrix.name
-        for sweep in program.sweeps
-        for instruction in sweep.body
-        if isinstance(instruction, Affine)
-        for matrix, _ in instruction.terms
-    }
-    for buffer in program.buffers("weight"):
-        if buffer.name not in packed_names and buffer.data is not None:
-            found.append(_array(buffer.name, buffer.data.reshape(-1), f"{buffer.data.size} values"))
-    for buffer in program.buffers("state"):
-        if buffer.initial is not None and _state(buffer)["initial"].endswith("[j]"):
-            found.append(_array(f"{buffer.name}_initial", buffer.initial, "initial state"))
-    return found
-
-
-def _array(name: str, values: NDArray[np.float32], what: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "count": values.size,
-        "what": what,
-        "text": _columns([number(v) for v in values]),
-    }
-
-
-def _columns(items: list[str], per_line: int = 8) -> str:
-    rows = [items[at : at + per_line] for at in range(0, len(items), per_line)]
-    return ",\n".join("    " + ", ".join(row) for row in rows)
-
-
-def pack(matrices: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """[W R] side by side: blocks of four rows column by column, then the rows left over."""
-    joined = np.concatenate(matrices, axis=1)
-    full = joined.shape[0] - joined.shape[0] % 4
-    blocks = joined[:full].reshape(-1, 4, joined.shape[1]).transpose(0, 2, 1)
-    return np.concatenate([blocks.reshape(-1), joined[full:].reshape(-1)])
-
-
-def _tensors(model: Model, raw: dict[str, str]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for layer in model.layers:
-        if isinstance(layer, Recurrent):
-            cell, tail = layer.cell, raw[layer.name]
-            found += [
-                Tensor(f"W_{tail}", cell.weight_ih.size),
-                Tensor(f"R_{tail}", cell.weight_hh.size),
-            ]
-            if cell.bias_ih is not None or cell.bias_hh is not None:
-                found.append(Tensor(f"B_{tail}", 8 * cell.hidden_size))
-        elif isinstance(layer, Dense):
-            found.append(Tensor(f"W_{raw[layer.name]}", layer.weight.size))
-            if layer.bias is not None:
-                found.append(Tensor(f"B_{raw[layer.name]}", layer.bias.size))
     return found
 
 
@@ -438,8 +328,8 @@ def _selftest(model: Model, program: Program, max_steps: int | None) -> dict[str
     bits = [f"0x{int(b):08x}u" for b in np.ascontiguousarray(y).reshape(-1).view(np.uint32)]
     return {
         "x_count": len(text),
-        "x": _columns(text),
+        "x": columns(text),
         "y_count": len(bits),
-        "y": _columns(bits),
+        "y": columns(bits),
         "steps": steps,
     }
