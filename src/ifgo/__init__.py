@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ifgo.backends import run
+    from ifgo.deployment import deploy
     from ifgo.errors import (
         FormatError,
         IfgoError,
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     )
     from ifgo.formats import load, save
     from ifgo.model import LSTMCell, Model
-    from ifgo.backends import run
-    from ifgo.deployment import deploy
     from ifgo.verification import verify
 
 __version__ = "0.1.0"

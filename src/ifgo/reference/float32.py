@@ -95,7 +95,8 @@ def exp(x: F32) -> F32:
     x = np.where(x > EXP_LOW, x, EXP_LOW)
     x = np.where(x < EXP_HIGH, x, EXP_HIGH)
     scaled: Any = x * LOG2E
-    n = np.where(x < ZERO, scaled - HALF, scaled + HALF).astype(np.int32)
+    rounded: F32 = np.where(np.less(x, ZERO), scaled - HALF, scaled + HALF)
+    n = rounded.astype(np.int32)
     upper = np.trunc(n.astype(np.float32) * HALF).astype(np.int32)
     return (_reduced_exp(x, n) * _power_of_two(upper)) * _power_of_two(n - upper)
 
