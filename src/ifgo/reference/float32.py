@@ -72,6 +72,11 @@ ONE: Final = np.float32(1.0)
 TWO: Final = np.float32(2.0)
 
 
+def select(condition: Any, yes: Any, no: Any) -> F32:
+    """condition ? yes : no, element by element; a comparison with NaN is false."""
+    return np.where(condition, yes, no)
+
+
 def _polynomial(coefficients: tuple[np.float32, ...], x: Any) -> Any:
     value: Any = coefficients[0]
     for coefficient in coefficients[1:]:
@@ -92,10 +97,10 @@ def _reduced_exp(x: F32, n: NDArray[np.int32]) -> F32:
 
 def exp(x: F32) -> F32:
     """e^x, x clamped to [EXP_LOW, EXP_HIGH]; rounds once into the denormals."""
-    x = np.where(x > EXP_LOW, x, EXP_LOW)
-    x = np.where(x < EXP_HIGH, x, EXP_HIGH)
+    x = select(x > EXP_LOW, x, EXP_LOW)
+    x = select(x < EXP_HIGH, x, EXP_HIGH)
     scaled: Any = x * LOG2E
-    rounded: F32 = np.where(np.less(x, ZERO), scaled - HALF, scaled + HALF)
+    rounded: F32 = select(x < ZERO, scaled - HALF, scaled + HALF)
     n = rounded.astype(np.int32)
     upper = np.trunc(n.astype(np.float32) * HALF).astype(np.int32)
     return (_reduced_exp(x, n) * _power_of_two(upper)) * _power_of_two(n - upper)
@@ -107,12 +112,12 @@ def tanh(x: F32) -> F32:
     u: Any = a * a
     with np.errstate(over="ignore", invalid="ignore"):
         near = a + (a * u) * _polynomial(TANH, u)
-    held = np.where(a < TANH_LIMIT, a, TANH_LIMIT)
+    held = select(a < TANH_LIMIT, a, TANH_LIMIT)
     doubled = TWO * held
     n = (doubled * LOG2E + HALF).astype(np.int32)
     power = _reduced_exp(doubled, n) * _power_of_two(n)
     far = ONE - TWO / (power + ONE)
-    return np.copysign(np.where(a < TANH_SPLIT, near, far), x)
+    return np.copysign(select(a < TANH_SPLIT, near, far), x)
 
 
 def sigmoid(x: F32) -> F32:
@@ -125,24 +130,24 @@ def softplus(x: F32) -> F32:
     t = exp(-np.abs(x))
     s: Any = t / (TWO + t)
     w: Any = s * s
-    return np.where(x > ZERO, x, ZERO) + TWO * (s + (s * w) * _polynomial(ATANH, w))
+    return select(x > ZERO, x, ZERO) + TWO * (s + (s * w) * _polynomial(ATANH, w))
 
 
 def _hard_sigmoid(x: F32, alpha: np.float32, beta: np.float32) -> F32:
     v = alpha * x + beta
-    v = np.where(v < ZERO, ZERO, v)
-    return np.where(v > ONE, ONE, v)
+    v = select(v < ZERO, ZERO, v)
+    return select(v > ONE, ONE, v)
 
 
 FUNCTIONS: Final[dict[str, Callable[[F32, np.float32, np.float32], F32]]] = {
     "sigmoid": lambda x, a, b: sigmoid(x),
     "tanh": lambda x, a, b: tanh(x),
-    "relu": lambda x, a, b: np.where(x > ZERO, x, ZERO),
+    "relu": lambda x, a, b: select(x > ZERO, x, ZERO),
     "linear": lambda x, a, b: x,
     "hard_sigmoid": _hard_sigmoid,
-    "leaky_relu": lambda x, a, b: np.where(x < ZERO, a * x, x),
-    "thresholded_relu": lambda x, a, b: np.where(x > a, x, ZERO),
-    "elu": lambda x, a, b: np.where(x < ZERO, a * (exp(x) - ONE), x),
+    "leaky_relu": lambda x, a, b: select(x < ZERO, a * x, x),
+    "thresholded_relu": lambda x, a, b: select(x > a, x, ZERO),
+    "elu": lambda x, a, b: select(x < ZERO, a * (exp(x) - ONE), x),
     "scaled_tanh": lambda x, a, b: a * tanh(b * x),
     "affine": lambda x, a, b: a * x + b,
     "softsign": lambda x, a, b: x / (ONE + np.abs(x)),

@@ -153,8 +153,8 @@ class _Machine:
                 return a * b
             case "clip":
                 assert b is not None
-                below: F32 = np.where(np.greater(a, b), b, a)
-                return np.where(np.less(below, -b), -b, below)
+                below = float32.select(a > b, b, a)
+                return float32.select(below < -b, -b, below)
             case "activate":
                 assert instruction.activation is not None
                 return float32.apply(instruction.activation, a)
