@@ -132,9 +132,12 @@ def parse(path: Path) -> Graph:
         raise FormatError(
             f"declares {size} bytes of constants", expected=f"at most {limits.MAX_FILE_BYTES}"
         )
+    inputs = [_input(v) for v in graph.input if v.name not in tensors]
+    if len({entry.name for entry in inputs}) != len(inputs):
+        raise FormatError("has two inputs of one name")
     return Graph(
         nodes=tuple(_node(node, k) for k, node in enumerate(graph.node)),
-        inputs={v.name: _input(v) for v in graph.input if v.name not in tensors},
+        inputs={entry.name: entry for entry in inputs},
         outputs=tuple(v.name for v in graph.output),
         opset=opset,
         producer=printable(f"{model.producer_name} {model.producer_version}".strip(), 64),

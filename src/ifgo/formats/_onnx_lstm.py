@@ -22,7 +22,7 @@ from ifgo.formats._onnx_fold import Arguments, sizes
 from ifgo.formats._onnx_holds import plain
 from ifgo.formats._onnx_states import finite, initial_state
 from ifgo.formats._onnx_value import Axis, Labels, Value, is_real, transpose, words
-from ifgo.layers import Recurrent
+from ifgo.layers import InitialState, Recurrent
 
 LAYOUT: Final = gates.LSTM_LAYOUTS["onnx"]
 
@@ -118,7 +118,7 @@ def recurrent(chain: Chain, node: Node, a: Arguments) -> list[Value]:
         parent=stream,
         layer=Recurrent("lstm", cells.get("forward"), cells.get("backward"), initial=initial),
         lengths=lengths,
-        sources=_sources(a, rules.directions),
+        sources=_sources(a, rules.directions, initial),
     )
     chain.slots.extend(Slot(made, g.part, g.ids[0], g.ids.shape[0]) for g in given)
     return _outputs(chain, made, count, hidden, x.axes[0], x.axes[1], rules.layout)
@@ -266,7 +266,7 @@ def _lengths(chain: Chain, stream: Stream, value: Value | None, time: Axis) -> S
     return lengths
 
 
-def _sources(a: Arguments, directions: tuple[str, ...]) -> dict[str, str]:
+def _sources(a: Arguments, directions: tuple[str, ...], initial: InitialState) -> dict[str, str]:
     found: dict[str, str] = {}
     fields = {
         1: ("weight_ih",),
@@ -278,7 +278,8 @@ def _sources(a: Arguments, directions: tuple[str, ...]) -> dict[str, str]:
         value = a.optional(position)
         if value is not None:
             found |= {f"{d}.{name}": value.name for d in directions for name in names}
-    for position, name in ((5, "initial.h"), (6, "initial.c")):
+    constant = ((5, "initial.h"), (6, "initial.c")) if initial.kind == "constant" else ()
+    for position, name in constant:
         value = a.optional(position)
         if value is not None:
             found[name] = value.name

@@ -28,6 +28,18 @@ from ifgo.model import (
     TokenInput,
 )
 
+_KINDS = {
+    "entry": "an input",
+    "tokens": "an input",
+    "lengths": "an input",
+    "given state": "an input",
+    "sequence": "a sequence",
+    "vector": "a vector",
+    "h": "hidden states",
+    "c": "cell states",
+}
+"""Kinds of streams, as messages name them."""
+
 
 @dataclass(frozen=True)
 class _Result:
@@ -91,8 +103,8 @@ def _result(walk: Walk, name: str) -> _Result:
     kinds = {stream.kind for stream in streams}
     if not (kinds <= {"h"} or kinds <= {"c"} or kinds <= {"sequence"} or kinds <= {"vector"}):
         raise UnsupportedError(
-            f"output {quoted(name)} mixes or passes on {', '.join(sorted(kinds))}",
-            expected="the end of the chain, or final states h or c of LSTM layers",
+            f"output {quoted(name)} holds {' and '.join(_KINDS[kind] for kind in sorted(kinds))}",
+            expected="the end of the chain, final hidden states, or final cell states",
         )
     return _Result(name, value, streams)
 

@@ -34,8 +34,8 @@ def _gather(chain: Chain, a: Arguments) -> list[Value]:
             raise UnsupportedError("looks tokens up along another axis", expected="axis 0")
         return [_embedding(chain, source, index)]
     axis = source.position(a.attributes.integer("axis", 0) or 0)
-    labels, picked = source.axes[axis], sizes(index)
-    if len(labels) == 1 and len(picked) == 1 and picked[0] in (-1, labels[0].size + -1):
+    picked = sizes(index)
+    if len(picked) == 1 and _is_last(source, axis, picked[0]):
         _require_time(source, axis)
         return [chain.last_step(source, axis, keep=index.data.ndim == 1)]
     return MOVES["Gather"](a)
@@ -69,6 +69,12 @@ def _embedding(chain: Chain, table: Value, tokens: Value) -> Value:
     return chain.laid_out(made, (*tokens.data.shape, weight.shape[1]), (*tokens.axes, ()))
 
 
+def _is_last(value: Value, axis: int, index: Size) -> bool:
+    """Whether `index` is the last entry of an axis with one label."""
+    labels = value.axes[axis]
+    return len(labels) == 1 and index in (-1, labels[0].size + -1)
+
+
 def _require_time(value: Value, axis: int) -> None:
     label = value.axes[axis][0]
     if label.role != "time":
@@ -84,7 +90,7 @@ def _slice(chain: Chain, a: Arguments) -> list[Value]:
         whole = start == 0 and step == 1 and covers(stop, value.shape[axis])
         if whole or not labels:
             value = cut(value, axis, start, stop, step)
-        elif start in (-1, labels[0].size + -1) and step == 1 and covers(stop, value.shape[axis]):
+        elif _is_last(value, axis, start) and step == 1 and covers(stop, value.shape[axis]):
             _require_time(value, axis)
             value = chain.last_step(value, axis, keep=True)
         else:

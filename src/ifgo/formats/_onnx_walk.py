@@ -95,21 +95,18 @@ class Walk:
         uses = self._uses(needed)
         read = {name for node in needed for name in node.inputs} | set(self.graph.outputs)
         free = [name for name in self.graph.inputs if name not in self.values]
-        main = [name for name in free if uses[name] == {"X"}]
+        main = [name for name in free if "X" in uses[name]]
         unbound = [name for name in free if "weights" in uses[name] or not uses[name]]
         unbound = [name for name in unbound if name in read]
-        if len(main) != 1:
-            unbound = [*main[1:], *unbound]
-        if unbound:
+        if unbound or len(main) > 1:
+            what = "weights" if unbound else "the sequence"
             raise UnsupportedError(
-                f"takes {', '.join(map(quoted, unbound))} as inputs",
-                expected="weights inside the file, one input for the sequence",
-                hint="Bind the others to arrays with --bind FILE.npz (bind= in Python)",
+                f"takes {what} from the inputs {', '.join(map(quoted, unbound or main))}",
+                expected="weights in the file and one input for the sequence",
+                hint="Bind inputs that are constants with --bind FILE.npz (bind= in Python)",
             )
         if not main:
-            raise UnsupportedError(
-                "has no input that only feeds the sequence", expected="one input for the sequence"
-            )
+            raise UnsupportedError("has no input for the sequence", expected="one")
         for name in free:
             if name not in read:
                 self.chain.notes.append(f"left out input {printable(name, 80)}, nothing reads it")
@@ -169,7 +166,7 @@ class Walk:
             )
         else:
             raise UnsupportedError(
-                f"is a {printable(node.op, 40)}",
+                f"is {'an' if node.op[:1] in 'AEIO' else 'a'} {printable(node.op, 40)}",
                 expected="only the operators of an LSTM chain: LSTM, MatMul, Gemm, Add, Mul, "
                 "activations, Gather of an embedding, and moves of whole axes",
                 hint="Export the recurrent part of the model on its own",
