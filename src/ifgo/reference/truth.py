@@ -286,7 +286,7 @@ def _last(layer: LastStep, flow: _Flow) -> F64:
         return flow.last_state
     if flow.lengths is None:
         return flow.value[:, -1]
-    rows = np.arange(flow.value.shape[0])
+    rows = np.arange(flow.value.shape[0], dtype=np.intp)
     found = flow.value[rows, np.maximum(flow.lengths - 1, 0)]
     return np.where((flow.lengths > 0)[:, None], found, 0.0)
 
@@ -296,7 +296,7 @@ def _recurrent(layer: Recurrent, k: int, flow: _Flow, start: states.State, resul
     valid = np.ones(x.shape[:2], dtype=bool) if flow.mask is None else flow.mask
     inside = np.ones(x.shape[:2], dtype=bool)
     if flow.lengths is not None:
-        inside = np.arange(steps)[None, :] < flow.lengths[:, None]
+        inside = np.arange(steps, dtype=np.intp)[None, :] < flow.lengths[:, None]
     if layer.go_backwards:
         if flow.lengths is not None:
             raise UnsupportedError(
