@@ -1,0 +1,5 @@
+"""`python -m ifgo` is `ifgo`."""
+
+from ifgo.cli.main import main
+
+main()

@@ -1,0 +1,314 @@
+"""Input data and states from files, results into files.
+
+Files may come from anywhere: sizes are checked before anything is allocated, pickles are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifgo import backends, files, limits, states
+from ifgo.errors import FormatError, UsageError
+from ifgo.formats._raw_files import nearest_float32
+from ifgo.model import Model, TokenInput
+from ifgo.states import State
+
+Array = NDArray[Any]
+
+STATE_KEY: Final = re.compile(r"[hc]\d{1,3}", re.ASCII)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a model is run on. x: (B, T, I), or tokens (B, T); lengths (B,); state as given."""
+
+    x: Array
+    lengths: Array | None
+    state: State
+
+
+def read(path: str | Path, model: Model, state_in: str | Path | None = None) -> Data:
+    """The input in `path`, checked against `model`, with the states in it and in `state_in`.
+
+    Raises UsageError where the data do not fit, FormatError where a file is damaged.
+    """
+    place = Path(path)
+    arrays = _arrays(place, isinstance(model.input, TokenInput))
+    if "x" not in arrays:
+        raise UsageError("has no array 'x'", where=str(place), expected=_KEYS)
+    x, lengths = arrays.pop("x"), arrays.pop("lengths", None)
+    try:
+        ready = backends.prepare(model, x, lengths)
+    except UsageError as error:
+        raise error.located(str(place)) from None
+    sources = [str(place)] if arrays else []
+    state = arrays
+    if state_in is not None:
+        more = read_state(state_in)
+        if both := sorted(set(more) & set(state)):
+            raise UsageError(
+                f"gives {', '.join(both)}, and so does {place}",
+                where=str(state_in),
+                expected="each state once",
+                hint="Leave it out of one of the two",
+            )
+        state |= more
+        sources.append(str(state_in))
+    if state:
+        try:
+            states.complete(model, ready.x.shape[0], state, np.float32)
+        except UsageError as error:
+            raise error.located(" and ".join(sources)) from None
+    return Data(ready.x, ready.lengths, state)
+
+
+def read_state(path: str | Path) -> State:
+    """The arrays h0, c0, ... of an .npz. Raises UsageError, FormatError."""
+    place = Path(path)
+    if place.suffix != ".npz":
+        raise UsageError(f"has the ending {place.suffix!r}", where=str(place), expected=".npz")
+    return _npz(place, STATE_KEY, "h0, c0, h1, ...")
+
+
+_KEYS: Final = "x, lengths, h0, c0, h1, ..."
+
+
+def _arrays(path: Path, tokens: bool) -> dict[str, Array]:
+    """Arrays of an input file by key. Text files give x (T, I), or (T,) where the model reads
+    tokens."""
+    match path.suffix:
+        case ".npy":
+            return {"x": _npy(files.read_bytes(path), str(path))}
+        case ".npz":
+            return _npz(path, re.compile(rf"x|lengths|{STATE_KEY.pattern}", re.ASCII), _KEYS)
+        case ".csv":
+            x = _csv(path)
+        case ".txt":
+            x = _txt(path)
+        case _:
+            raise UsageError(
+                f"has the ending {path.suffix!r}",
+                where=str(path),
+                expected=".npy, .npz, .csv or .txt",
+            )
+    if tokens and x.shape[1] != 1:
+        raise UsageError(
+            f"has {x.shape[1]} columns", where=str(path), expected="one, for the model reads tokens"
+        )
+    return {"x": x[:, 0] if tokens else x}
+
+
+# -- arrays -----------------------------------------------------------------------------------
+
+
+def _npy(data: bytes, where: str) -> Array:
+    """The array in the bytes of an .npy: numbers only, exactly as many as its header says."""
+    stream = io.BytesIO(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            version = np.lib.format.read_magic(stream)
+            header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = header(stream)
+    # The parser of the header raises whatever the text in it provokes.
+    except Exception:
+        raise FormatError(
+            "is no .npy array", where=where, hint="Write it with numpy.save"
+        ) from None
+    if dtype.kind not in "biuf":
+        raise FormatError(
+            "holds Python objects (a pickle), which could run code"
+            if dtype.hasobject
+            else f"holds {dtype}",
+            where=where,
+            expected="real numbers",
+        )
+    wanted, have = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if min(shape, default=0) < 0 or len(shape) > 8 or wanted != have:
+        raise FormatError(
+            f"has {have} bytes of data for shape {shape} of {dtype}",
+            where=where,
+            expected=f"{max(wanted, 0)}",
+            hint="The file is cut short, or its header is wrong",
+        )
+    values = np.frombuffer(data, dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+def _npz(path: Path, keys: re.Pattern[str], expected: str) -> dict[str, Array]:
+    data = files.read_bytes(path)
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        raise FormatError("is no .npz", where=str(path), hint="Write it with numpy.savez") from None
+    entries = archive.infolist()
+    names = [entry.filename.removesuffix(".npy") for entry in entries]
+    for name in names:
+        if not keys.fullmatch(name):
+            raise UsageError(f"holds an array {name!r}", where=str(path), expected=expected)
+    if len(set(names)) != len(names):
+        raise FormatError("holds an array twice", where=str(path), expected="each name once")
+    total = sum(entry.file_size for entry in entries)
+    if total > limits.MAX_FILE_BYTES:
+        raise FormatError(
+            f"unpacks to {total} bytes",
+            where=str(path),
+            expected=f"at most {limits.MAX_FILE_BYTES}",
+        )
+    found: dict[str, Array] = {}
+    for name, entry in zip(names, entries, strict=True):
+        where = f"{path}: {name}"
+        try:
+            content = archive.read(entry)
+        # zipfile passes on what each of its decompressors raises.
+        except Exception:
+            raise FormatError("is damaged", where=where, hint="Write the file again") from None
+        found[name] = _npy(content, where)
+    return found
+
+
+# -- text -------------------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"is no text: byte {error.start} is {data[error.start]:#04x}",
+            where=str(path),
+            expected="UTF-8",
+        ) from None
+
+
+def _csv(path: Path) -> NDArray[np.float32]:
+    """Rows are time steps, columns features; a first line without any number is a header."""
+    reader = csv.reader(io.StringIO(_text(path), newline=""))
+    tokens: list[str] = []
+    doubles: list[float] = []
+    first, empty, width = True, 0, 0
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                empty = empty or reader.line_num
+                continue
+            if empty:
+                raise FormatError(
+                    "is empty",
+                    where=f"{path} line {empty}",
+                    expected="numbers in every line but the last",
+                )
+            width = width or len(row)
+            if len(row) != width:
+                raise FormatError(
+                    f"has {len(row)} columns",
+                    where=f"{path} line {reader.line_num}",
+                    expected=f"{width}, as the first line",
+                )
+            if first and all(_number(cell) is None for cell in row):
+                first = False
+                continue
+            first = False
+            for column, cell in enumerate(row, 1):
+                if (value := _number(cell)) is None:
+                    raise FormatError(
+                        f"holds {cell[:40]!r}",
+                        where=f"{path} line {reader.line_num} column {column}",
+                        expected="a number",
+                        hint="Commas separate columns, decimals have a point",
+                    )
+                tokens.append(cell.strip())
+                doubles.append(value)
+    except csv.Error as error:
+        raise FormatError(f"is no CSV ({error})", where=f"{path} line {reader.line_num}") from None
+    if not doubles:
+        raise FormatError("holds no numbers", where=str(path), expected="one line per time step")
+    return _nearest(tokens, doubles).reshape(-1, width)
+
+
+def _txt(path: Path) -> NDArray[np.float32]:
+    """Numbers between blanks, commas or semicolons: one sequence of one feature, (T, 1)."""
+    tokens: list[str] = []
+    doubles: list[float] = []
+    separators = str.maketrans(",;", "  ")
+    for line, text in enumerate(_text(path).split("\n"), 1):
+        for token in text.translate(separators).split():
+            if (value := _number(token)) is None:
+                raise FormatError(
+                    f"holds {token[:40]!r}", where=f"{path} line {line}", expected="a number"
+                )
+            tokens.append(token)
+            doubles.append(value)
+    if not doubles:
+        raise FormatError("holds no numbers", where=str(path), expected="one per time step")
+    return _nearest(tokens, doubles).reshape(-1, 1)
+
+
+def _number(text: str) -> float | None:
+    """The float64 nearest to a decimal, NaN and infinity included; None where it is none."""
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _nearest(tokens: Sequence[str], doubles: Sequence[float]) -> NDArray[np.float32]:
+    """The float32 that C's strtof gives, so that the emitted main.c reads the same numbers."""
+    return nearest_float32(tokens, np.array(doubles, np.float64))
+
+
+# -- results ----------------------------------------------------------------------------------
+
+
+def check_destination(path: str | Path, ending: str) -> None:
+    """Raises UsageError where `path` has another ending, or no folder to lie in."""
+    place = Path(path)
+    if place.suffix != ending:
+        raise UsageError(f"has the ending {place.suffix!r}", where=str(place), expected=ending)
+    if not place.parent.is_dir():
+        raise UsageError(
+            "no such folder", where=str(place.parent), hint="Make it first, or check the path"
+        )
+
+
+def write_array(path: str | Path, array: Array) -> None:
+    """Write one array as .npy, whole or not at all."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    files.atomic_write(Path(path), stream.getvalue())
+
+
+def write_state(path: str | Path, state: State) -> None:
+    """Write h0, c0, ... as .npz, whole or not at all."""
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **state)
+    files.atomic_write(Path(path), stream.getvalue())
+
+
+def as_text(y: NDArray[np.float32]) -> str:
+    """y (B, T, ·) or (B, ·) as main.c prints it: a line per step, sequences apart by a line."""
+
+    def line(row: NDArray[np.float32]) -> str:
+        return " ".join(f"{value:.9g}" for value in row.tolist())
+
+    if y.ndim == 2:
+        return "\n".join(line(row) for row in y)
+    return "\n\n".join("\n".join(line(row) for row in sequence) for sequence in y)

@@ -1,0 +1,124 @@
+"""The entry point: finds the verb, turns every error into one line and one exit code.
+
+Exit codes: 0 ok, 1 a check failed, 2 usage, 3 unsupported or a tool is missing, 4 bad file,
+70 a bug in ifgo, 130 interrupted, 141 the reader of stdout has gone.
+Imports nothing heavy: a verb's module is imported when the verb is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from ifgo import __version__
+from ifgo.cli import terminal
+from ifgo.errors import IfgoError
+
+VERBS: Final = {
+    "demo": "Deploy a bundled model as C, prove its numbers, draw a page.",
+    "doctor": "Check what this machine has, and say what to install.",
+    "new": "Make a model with random weights.",
+    "inspect": "Show the layers, sizes and gates of a model.",
+    "convert": "Write a model in another format.",
+    "run": "Compute a model on data.",
+    "verify": "Compare runtimes with the reference, layer by layer.",
+    "deploy": "Write a model as C source.",
+}
+"""Verb → what it does; module ifgo.cli.<verb> holds its `command`."""
+
+BUG: Final = 70
+INTERRUPTED: Final = 130
+PIPE_CLOSED: Final = 141
+
+
+class Verbs(click.Group):
+    """A group that imports a verb when it is called, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Verbs in the order of VERBS."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a verb, or None where there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        return import_module(f"ifgo.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="VERB ...",
+    epilog="Exit codes: 0 ok, 1 a check failed, 2 usage, 3 unsupported, 4 bad file.",
+)
+@click.version_option(__version__, prog_name="ifgo", message="%(prog)s %(version)s")
+def group() -> None:
+    """Take a trained LSTM to where it must run, and prove that nothing changed on the way."""
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(call(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # What is buffered cannot be written: without this, closing stdout complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code.
+
+    KeyboardInterrupt and BrokenPipeError pass; every other error is printed.
+    """
+    if not arguments:
+        terminal.tell(group.get_help(click.Context(group, info_name="ifgo")))
+        return click.UsageError.exit_code
+    try:
+        with group.make_context("ifgo", list(arguments)) as context:
+            return group.invoke(context) or 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        place = context.command_path if context else "ifgo"
+        what = f"{error.format_message().rstrip('.')}. See '{place} --help'"
+        return _fail(error, what, error.exit_code, arguments)
+    except IfgoError as error:
+        return _fail(error, str(error), error.exit_code, arguments)
+    except Exception as error:
+        if os.environ.get("IFGO_TRACEBACK"):
+            for line in traceback.format_exc().splitlines():
+                terminal.tell(terminal.escape(line))
+        what = (
+            f"sorry, this is a bug in ifgo: {type(error).__name__}: {error}. "
+            "Run it again with IFGO_TRACEBACK=1 to see where, and report that"
+        )
+        return _fail(error, what, BUG, arguments)
+
+
+def _fail(error: Exception, message: str, code: int, arguments: Sequence[str]) -> int:
+    """Say the error on stderr, with --json also on stdout; returns `code`."""
+    terminal.complain(error, message)
+    if "--json" in arguments:
+        terminal.emit({"error": terminal.error_facts(error, message) | {"exit_code": code}})
+    return code
