@@ -17,7 +17,6 @@ from ifgo.model import Model
 
 
 @click.command("convert")
-@click.argument("destination", metavar="DST")
 @click.option(
     "--to",
     type=click.Choice(formats.FORMATS),
@@ -37,6 +36,7 @@ from ifgo.model import Model
     help="Give up what the report names, and round float64 weights to float32.",
 )
 @model_source("SRC")
+@click.argument("destination", metavar="DST")
 @json_option
 def command(
     source: Source,

@@ -68,7 +68,6 @@ def command(out: str, as_json: bool) -> int:
     tell("Heartbeats of the last two minutes, which it was not trained on:\n")
     for name, result in scores.items():
         tell(f"  {name:<16} {result}")
-
     tell("\n  The classes are easy to tell apart: this is about the numbers, not the diagnosis.")
 
     _write(story, folder, model, beats, logits)
@@ -85,7 +84,7 @@ def command(out: str, as_json: bool) -> int:
     tell(f"\nWritten to {escape(folder)}:\n")
     for path in story.files:
         tell(f"  {escape(path)}")
-    commands = next_commands(folder)
+    commands = next_commands(folder, compiled=folder / "c99" / "main" in story.files)
     tell("\nTry next:\n")
     for line in commands:
         tell(f"  {escape(line)}")
@@ -227,7 +226,7 @@ def _text(beat: NDArray[np.float32]) -> str:
     return "".join(f"{value:.9g}\n" for value in beat[:, 0].tolist())
 
 
-def next_commands(folder: Path) -> list[str]:
+def next_commands(folder: Path, *, compiled: bool) -> list[str]:
     """Shell commands that work on the files the demo wrote, from the folder it was called in."""
 
     def path(name: str) -> str:
@@ -237,7 +236,7 @@ def next_commands(folder: Path) -> list[str]:
     return [
         f"{ifgo} inspect {path('weights')} --gates",
         f"{ifgo} run {path('heartbeat.onnx')} --input {path('beat.txt')} --output -",
-        f"{path('c99/main')} {path('beat.txt')}",
+        *([f"{path('c99/main')} {path('beat.txt')}"] if compiled else []),
         f"{ifgo} deploy {path('weights')} --target c99 --weights files --main "
         f"--out {path('c99-files')}",
         f"{ifgo} verify {path('heartbeat.onnx')} --input {path('beats.npy')}",

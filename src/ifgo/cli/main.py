@@ -18,7 +18,7 @@ import click
 
 from ifgo import __version__
 from ifgo.cli import terminal
-from ifgo.errors import IfgoError
+from ifgo.errors import IfgoError, UsageError
 
 VERBS: Final = {
     "demo": "Deploy a bundled model as C, prove its numbers, draw a page.",
@@ -32,7 +32,6 @@ VERBS: Final = {
 }
 """Verb → what it does; module ifgo.cli.<verb> holds its `command`."""
 
-BUG: Final = 70
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 
@@ -88,37 +87,29 @@ def call(arguments: Sequence[str]) -> int:
     """
     if not arguments:
         terminal.tell(group.get_help(click.Context(group, info_name="ifgo")))
-        return click.UsageError.exit_code
+        return UsageError.exit_code
     try:
         with group.make_context("ifgo", list(arguments)) as context:
             return group.invoke(context) or 0
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    except (BrokenPipeError, KeyboardInterrupt):
+    except BrokenPipeError:
         raise
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         place = context.command_path if context else "ifgo"
-        what = f"{error.format_message().rstrip('.')}. See '{place} --help'"
-        return _fail(error, what, error.exit_code, arguments)
+        found = UsageError(error.format_message().rstrip("."), hint=f"See '{place} --help'")
     except IfgoError as error:
-        return _fail(error, str(error), error.exit_code, arguments)
+        found = error
     except Exception as error:
+        found = IfgoError(
+            f"sorry, this is a bug in ifgo: {type(error).__name__}: {error}",
+            hint="Run it again with IFGO_TRACEBACK=1 to see where, and report that",
+        )
         if os.environ.get("IFGO_TRACEBACK"):
             for line in traceback.format_exc().splitlines():
                 terminal.tell(terminal.escape(line))
-        what = (
-            f"sorry, this is a bug in ifgo: {type(error).__name__}: {error}. "
-            "Run it again with IFGO_TRACEBACK=1 to see where, and report that"
-        )
-        return _fail(error, what, BUG, arguments)
-
-
-def _fail(error: Exception, message: str, code: int, arguments: Sequence[str]) -> int:
-    """Say the error on stderr, with --json also on stdout; returns `code`."""
-    terminal.complain(error, message)
+    terminal.complain(found)
     if "--json" in arguments:
-        terminal.emit({"error": terminal.error_facts(error, message) | {"exit_code": code}})
-    return code
+        terminal.emit({"error": terminal.error_facts(found)})
+    return found.exit_code

@@ -54,21 +54,15 @@ def paint(text: str, colour: str) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
-def complain(error: Exception, message: str | None = None) -> None:
-    """One error on stderr; `message` in place of its own text."""
-    text = str(error) if message is None else message
+def complain(error: IfgoError) -> None:
+    """One error on stderr."""
     # Only what a tool said spans lines, indented so that none of them looks like ours.
-    lines = text.splitlines() if isinstance(error, ToolError) else [text]
+    lines = str(error).splitlines() if isinstance(error, ToolError) else [str(error)]
     tell(f"{paint('ifgo:', 'red')} " + "\n  ".join(escape(line) for line in lines))
 
 
-def error_facts(error: Exception, message: str | None = None) -> dict[str, Any]:
+def error_facts(error: IfgoError) -> dict[str, Any]:
     """What --json says under "error"."""
-    facts: dict[str, Any] = {
-        "type": type(error).__name__,
-        "message": str(error) if message is None else message,
-    }
-    for part in ("where", "what", "expected", "hint", "exit_code"):
-        if isinstance(error, IfgoError):
-            facts[part] = getattr(error, part)
-    return facts
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    parts = ("where", "what", "expected", "hint", "exit_code")
+    return facts | {part: getattr(error, part) for part in parts}

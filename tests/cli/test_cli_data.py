@@ -1,0 +1,328 @@
+"""Input files: .npy, .npz, .csv and .txt, and everything that is refused in them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from ifgo.cli import data
+from ifgo.cli.new import random_model
+from ifgo.errors import FormatError, UsageError
+
+
+@pytest.fixture(scope="module")
+def one():
+    """A model of one feature."""
+    return random_model([2], 1)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """A model of two features."""
+    return random_model([2], 2)
+
+
+def refused(kind, message, path, model):
+    with pytest.raises(kind) as caught:
+        data.read(path, model)
+    assert str(caught.value) == message
+    assert type(caught.value) is kind
+
+
+def npy(array, **options):
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+class TestNpy:
+    @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", "<i8", "|u1"])
+    @pytest.mark.parametrize("order", ["C", "F"])
+    def test_numbers(self, two, tmp_path, dtype, order):
+        values = np.arange(24).reshape(3, 4, 2)
+        path = tmp_path / "x.npy"
+        np.save(path, np.array(values, dtype, order=order))
+        found = data.read(path, two)
+        assert found.x.dtype == np.float32
+        assert (found.x == values).all()
+        assert found.lengths is None
+        assert found.state == {}
+
+    def test_one_sequence(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        np.save(path, np.ones((4, 2)))
+        assert data.read(path, two).x.shape == (1, 4, 2)
+
+    def test_wrong_shape(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        np.save(path, np.ones((4, 3)))
+        refused(
+            UsageError,
+            f"{path}: x has shape (4, 3), 3 features per step, "
+            "expected (B, T, 2) or (T, 2). The last axis holds the features",
+            path,
+            two,
+        )
+
+    def test_empty(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        np.save(path, np.ones((0, 2)))
+        message = f"{path}: x has shape (0, 2), expected (B, T, 2) or (T, 2)"
+        refused(UsageError, message, path, two)
+
+    def test_no_file(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        refused(UsageError, f"{path}: no such file. Check the path", path, two)
+
+    def test_pickle(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        path.write_bytes(npy(np.array([{}]), allow_pickle=True))
+        refused(
+            FormatError,
+            f"{path}: holds Python objects (a pickle), which could run code, expected real numbers",
+            path,
+            two,
+        )
+
+    def test_bare_pickle(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        path.write_bytes(pickle.dumps(np.ones((4, 2))))
+        refused(FormatError, f"{path}: is no .npy array. Write it with numpy.save", path, two)
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"",
+            b"\x93NUMPY\x01\x00\xff\xff",
+            b"\x93NUMPY\x03\x00\x10\x00\x00\x00{}",
+            b"\x93NUMPY\x01\x00\x08\x00" + b"(" * 8,
+            b"\x93NUMPY\x01\x00\xa0\x0f" + b"(" * 4000,
+            b"\x93NUMPY\x01\x00\x03\x00'a\n",
+        ],
+    )
+    def test_damaged_header(self, two, tmp_path, header):
+        path = tmp_path / "x.npy"
+        path.write_bytes(header)
+        refused(FormatError, f"{path}: is no .npy array. Write it with numpy.save", path, two)
+
+    def test_complex(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        np.save(path, np.ones((4, 2), complex))
+        refused(FormatError, f"{path}: holds complex128, expected real numbers", path, two)
+
+    def test_cut_short(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        path.write_bytes(npy(np.ones((4, 2), np.float32))[:-1])
+        refused(
+            FormatError,
+            f"{path}: has 31 bytes of data for shape (4, 2) of float32, expected 32. "
+            "The file is cut short, or its header is wrong",
+            path,
+            two,
+        )
+
+    @pytest.mark.parametrize("shape", ["(1099511627776, 2)", "(-1, -8)"])
+    def test_header_that_lies(self, two, tmp_path, shape):
+        """Nothing is allocated for it."""
+        path = tmp_path / "x.npy"
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+        path.write_bytes(start + header + bytes(32))
+        with pytest.raises(FormatError, match="has 32 bytes of data for shape"):
+            data.read(path, two)
+
+
+class TestNpz:
+    def test_unknown_array(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez(path, x=np.ones((4, 2)), y=np.ones(3))
+        message = f"{path}: holds an array 'y', expected x, lengths, h0, c0, h1, ..."
+        refused(UsageError, message, path, two)
+
+    def test_without_x(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez(path, h0=np.zeros((1, 1, 2)))
+        message = f"{path}: has no array 'x', expected x, lengths, h0, c0, h1, ..."
+        refused(UsageError, message, path, two)
+
+    def test_wrong_lengths(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez(path, x=np.ones((3, 4, 2)), lengths=np.array([4, 5, 1]))
+        refused(UsageError, f"{path}: lengths reach from 1 to 5, expected 0 to 4", path, two)
+
+    def test_compressed(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez_compressed(path, x=np.ones((4, 2)), h0=np.zeros((1, 1, 2)))
+        found = data.read(path, two)
+        assert (found.x == 1).all()
+        assert list(found.state) == ["h0"]
+
+    def test_no_zip(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        path.write_bytes(b"PK no zip")
+        refused(FormatError, f"{path}: is no .npz. Write it with numpy.savez", path, two)
+
+    def test_pickle_inside(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez(path, x=np.array([{}]))
+        refused(
+            FormatError,
+            f"{path}: x: holds Python objects (a pickle), which could run code, "
+            "expected real numbers",
+            path,
+            two,
+        )
+
+    def test_damaged_entry(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez(path, x=np.ones((4, 2)))
+        content = bytearray(path.read_bytes())
+        content[200] ^= 1
+        path.write_bytes(content)
+        refused(FormatError, f"{path}: x: is damaged. Write the file again", path, two)
+
+    def test_one_array_twice(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", npy(np.ones((4, 2))))
+            archive.writestr("x", npy(np.zeros((4, 2))))
+        refused(FormatError, f"{path}: holds an array twice, expected each name once", path, two)
+
+    def test_bomb(self, two, tmp_path, monkeypatch):
+        path = tmp_path / "x.npz"
+        np.savez_compressed(path, x=np.zeros((1000, 2)))
+        monkeypatch.setattr("ifgo.limits.MAX_FILE_BYTES", 10_000)
+        message = f"{path}: unpacks to 16128 bytes, expected at most 10000"
+        refused(FormatError, message, path, two)
+
+
+class TestCsv:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "1,2\n3,4.5\n",
+            "left,right\n1,2\n3,4.5",
+            ',"the right, one"\r\n 1 , 2 \r\n3,45e-1\r\n\r\n\r\n',
+            "\ufeff1,2\n3,+4.5\n",
+        ],
+    )
+    def test_rows_are_time(self, two, tmp_path, text):
+        path = tmp_path / "x.csv"
+        path.write_bytes(text.encode())
+        assert (data.read(path, two).x == [[[1, 2], [3, 4.5]]]).all()
+
+    def test_ragged(self, two, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text("a,b\n1,2\n3\n")
+        message = f"{path} line 3: has 1 columns, expected 2, as the first line"
+        refused(FormatError, message, path, two)
+
+    @pytest.mark.parametrize("text", ["", "\n\n", "a,b\n"])
+    def test_empty(self, two, tmp_path, text):
+        path = tmp_path / "x.csv"
+        path.write_text(text)
+        message = f"{path}: holds no numbers, expected one line per time step"
+        refused(FormatError, message, path, two)
+
+    def test_empty_line_inside(self, one, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text("1\n2\n\n4\n")
+        message = f"{path} line 3: is empty, expected numbers in every line but the last"
+        refused(FormatError, message, path, one)
+
+    @pytest.mark.parametrize(
+        ("text", "line", "column", "held"),
+        [
+            ("1,\n", 1, 2, "''"),
+            ("a,1\n", 1, 1, "'a'"),
+            ("1,2\n3,x\x1b[0m\n", 2, 2, r"'x\x1b[0m'"),
+            ("a\n1_000\n", 2, 1, "'1_000'"),
+            ("a\n1;5\n", 2, 1, "'1;5'"),
+            ("a\n" + "9e" * 30, 2, 1, repr("9e" * 20)),
+        ],
+    )
+    def test_no_number(self, two, tmp_path, text, line, column, held):
+        path = tmp_path / "x.csv"
+        path.write_text(text)
+        message = f"{path} line {line} column {column}: holds {held}, expected a number. "
+        refused(
+            FormatError,
+            message + "Commas separate columns, decimals have a point",
+            path,
+            two,
+        )
+
+    @pytest.mark.parametrize("word", ["nan", "-inf", "1e39"])
+    def test_not_finite(self, one, tmp_path, word):
+        path = tmp_path / "x.csv"
+        path.write_text(f"1\n{word}\n")
+        refused(
+            UsageError,
+            f"{path}: x[0, 1, 0] is {word.replace('1e39', 'inf')}, expected finite float32 "
+            "values. Clean the data first; a network spreads one NaN over everything after it",
+            path,
+            one,
+        )
+
+    def test_binary(self, one, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_bytes(b"1\n\xff\n")
+        refused(FormatError, f"{path}: is no text: byte 2 is 0xff, expected UTF-8", path, one)
+
+    def test_endless_field(self, one, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text('"' + "1" * 140_000)
+        message = f"{path} line 1: is no CSV (field larger than field limit (131072))"
+        refused(FormatError, message, path, one)
+
+    def test_too_large(self, one, tmp_path, monkeypatch):
+        path = tmp_path / "x.csv"
+        path.write_text("1\n" * 10)
+        monkeypatch.setattr("ifgo.limits.MAX_TEXT_BYTES", 10)
+        refused(FormatError, f"{path}: has 20 bytes, expected at most 10 bytes", path, one)
+
+
+class TestTxt:
+    def test_numbers_are_one_sequence(self, one, tmp_path):
+        path = tmp_path / "x.txt"
+        path.write_text("1 2;3,\n\n4e0\t-5")
+        assert (data.read(path, one).x == np.array([1, 2, 3, 4, -5])[None, :, None]).all()
+
+    def test_two_features(self, two, tmp_path):
+        path = tmp_path / "x.txt"
+        path.write_text("1 2\n3 4\n")
+        refused(
+            UsageError,
+            f"{path}: x has shape (4, 1), 1 features per step, "
+            "expected (B, T, 2) or (T, 2). The last axis holds the features",
+            path,
+            two,
+        )
+
+    def test_no_number(self, one, tmp_path):
+        path = tmp_path / "x.txt"
+        path.write_text("1\n2 two\n")
+        refused(FormatError, f"{path} line 2: holds 'two', expected a number", path, one)
+
+    def test_empty(self, one, tmp_path):
+        path = tmp_path / "x.txt"
+        path.write_text(" \n")
+        refused(FormatError, f"{path}: holds no numbers, expected one per time step", path, one)
+
+    @pytest.mark.parametrize("name", ["x.txt", "x.csv"])
+    def test_decimals_round_once(self, one, tmp_path, name):
+        """Just above the middle of 1 and the next float32: by way of float64 it would give 1."""
+        path = tmp_path / name
+        path.write_text("1.000000059604644775390625000000000001\n")
+        assert float(np.float32(float(path.read_text()))) == 1.0
+        assert data.read(path, one).x.item() == 1 + 2**-23
+
+
+def test_unknown_ending(one, tmp_path):
+    path = tmp_path / "x.wav"
+    message = f"{path}: has the ending '.wav', expected .npy, .npz, .csv or .txt"
+    refused(UsageError, message, path, one)
