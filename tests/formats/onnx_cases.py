@@ -209,20 +209,30 @@ def _top(*arrays: Any) -> float:
 def float32_bound(model: Model, result: truth.Result, x: Any) -> float:
     """How far the main output of any float32 runtime may be from `result`: the local errors
     (K+3)·2⁻²⁴·Σ|w||v| through the activations' slopes, carried over every step and layer."""
-    return _chain(model.layers, result, np.asarray(x), 0.0)[1] * SECOND_ORDER
+    return _chain(model.layers, result, np.asarray(x), 0.0, [])[1] * SECOND_ORDER
+
+
+def cell_bound(model: Model, result: truth.Result, x: Any) -> float:
+    """The same for every final cell state."""
+    found: list[float] = []
+    _chain(model.layers, result, np.asarray(x), 0.0, found)
+    return max(found) * SECOND_ORDER
 
 
 def _chain(
-    layers: tuple[Layer, ...], result: truth.Result, value: Any, error: float
+    layers: tuple[Layer, ...], result: truth.Result, value: Any, error: float, cells: list[float]
 ) -> tuple[Any, float]:
     for layer in layers:
         size = _top(value)
         match layer:
             case Recurrent():
-                error = max(
-                    _cell_error(cell, result.traces[layer.name][direction], value, error)
+                traces = result.traces[layer.name]
+                ends = [
+                    _cell_errors(cell, traces[direction], value, error)
                     for direction, cell in layer.cells.items()
-                )
+                ]
+                error = max(of_h for of_h, _ in ends)
+                cells.extend(of_c for _, of_c in ends)
             case Dense():
                 width = layer.weight.shape[1]
                 total = _rows(layer.weight) * size + _top(layer.bias)
@@ -239,7 +249,7 @@ def _chain(
                 total = factor * (size + _top(layer.mean)) + _top(layer.bias)
                 error = factor * error + 8 * UNIT * total
             case Residual():
-                inner = _chain(layer.layers, result, value, error)[1]
+                inner = _chain(layer.layers, result, value, error, cells)[1]
                 error = inner + error + UNIT * (_top(result.outputs[layer.name]))
             case Embedding():
                 error = 0.0
@@ -250,7 +260,8 @@ def _chain(
     return value, error
 
 
-def _cell_error(cell: LSTMCell, trace: truth.Trace, x: Any, error: float) -> float:
+def _cell_errors(cell: LSTMCell, trace: truth.Trace, x: Any, error: float) -> tuple[float, float]:
+    """Of h and of c after the last step, which is where both are largest."""
     f_act, g_act, h_act = cell.activations
     w, r, p = _rows(cell.weight_ih), _rows(cell.weight_hh), _top(cell.peephole)
     i, f, g, o, c, h = (_top(trace[name]) for name in ("i", "f", "g", "o", "c", "h"))
@@ -265,7 +276,7 @@ def _cell_error(cell: LSTMCell, trace: truth.Trace, x: Any, error: float) -> flo
         e_o = _slope(f_act) * (e_z + p * e_c) + ACTIVATION * (1 + total)
         m = h / o if o else 1.0
         e_h = o * (_slope(h_act) * e_c + ACTIVATION * (1 + c)) + max(m, c, 1.0) * e_o + UNIT * h
-    return e_h
+    return e_h, e_c
 
 
 # -- random models ----------------------------------------------------------------------------

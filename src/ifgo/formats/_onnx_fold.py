@@ -15,7 +15,7 @@ from onnx import helper
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_file import MAX_RANK, Attributes, printable
+from ifgo.formats._onnx_file import MAX_RANK, Attributes, Node, printable
 from ifgo.formats._onnx_value import (
     MAX_INTEGER,
     Length,
@@ -35,15 +35,14 @@ from ifgo.formats._onnx_value import (
     words,
 )
 
-Inputs = Sequence[Value | None]
-
 
 class Arguments:
-    """Inputs and attributes of a node, read where its operator set puts them."""
+    """A node with its inputs and attributes, read where its operator set puts them."""
 
-    def __init__(self, inputs: Inputs, attributes: Attributes, opset: int) -> None:
+    def __init__(self, node: Node, inputs: Sequence[Value | None], opset: int) -> None:
+        self.node = node
         self.inputs = inputs
-        self.attributes = attributes
+        self.attributes = Attributes(node)
         self.opset = opset
 
     def value(self, position: int) -> Value:
@@ -203,7 +202,7 @@ def _split(a: Arguments) -> list[Value]:
     value = a.value(0)
     axis = value.position(a.attributes.integer("axis", 0) or 0)
     parts = a.integers(1, "split")
-    count = a.attributes.integer("num_outputs")
+    count = a.attributes.integer("num_outputs", len(a.node.outputs))
     extent = value.shape[axis]
     if not isinstance(extent, int):
         raise UnsupportedError("splits an axis of open length")
@@ -306,25 +305,27 @@ def _range(a: Arguments) -> list[Value]:
     return [constant(np.array(found, dtype=start.dtype))]
 
 
-def _cast(a: Arguments) -> list[Value]:
-    data, to = numbers(a.value(0)), a.attributes.integer("to") or 0
+def cast_type(a: Arguments) -> np.dtype[Any]:
+    """The type a Cast gives."""
+    to = a.attributes.integer("to") or 0
     a.attributes.integer("saturate", 1)
     try:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
     except KeyError:
         raise UnsupportedError(f"casts to element type {to}") from None
-    if data.dtype.kind == "O":
-        if dtype.kind != "i":
-            raise UnsupportedError(f"casts an open length to {printable(dtype.name, 20)}")
-        return [a.value(0)]
     if dtype.kind not in "iub" and not is_real(dtype):
         raise UnsupportedError(f"casts to {printable(dtype.name, 20)}")
+    return dtype
+
+
+def _cast(a: Arguments) -> list[Value]:
+    data, dtype = numbers(a.value(0)), cast_type(a)
+    if data.dtype.kind == "O":
+        if dtype.kind != "i":
+            raise UnsupportedError(f"casts an open length to {dtype.name}")
+        return [a.value(0)]
     with np.errstate(all="ignore"):
-        return [_like(a.value(0), data.astype(dtype))]
-
-
-def _like(value: Value, data: NDArray[Any]) -> Value:
-    return Value(data, value.axes)
+        return [Value(data.astype(dtype), a.value(0).axes)]
 
 
 def _elementwise(

@@ -16,16 +16,11 @@ from ifgo.activations import LINEAR, Activation
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats._onnx_chain import Chain, Stream
 from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import (
-    FOLDS,
-    Arguments,
-    numbers,
-)
+from ifgo.formats._onnx_fold import Arguments, cast_type, numbers
 from ifgo.formats._onnx_states import finite
 from ifgo.formats._onnx_time import TIME, Handler
 from ifgo.formats._onnx_value import (
     Value,
-    constant,
     transpose,
 )
 from ifgo.layers import (
@@ -37,12 +32,18 @@ from ifgo.layers import (
     Scale,
 )
 
+
+def _float32(value: float) -> float:
+    """A default as the runtimes hold it, like attributes that are written out."""
+    return float(np.float32(value))
+
+
 ACTIVATIONS: Final[dict[str, tuple[str, dict[str, float]]]] = {
     "Sigmoid": ("sigmoid", {}),
     "Tanh": ("tanh", {}),
     "Relu": ("relu", {}),
-    "HardSigmoid": ("hard_sigmoid", {"alpha": 0.2, "beta": 0.5}),
-    "LeakyRelu": ("leaky_relu", {"alpha": 0.01}),
+    "HardSigmoid": ("hard_sigmoid", {"alpha": _float32(0.2), "beta": 0.5}),
+    "LeakyRelu": ("leaky_relu", {"alpha": _float32(0.01)}),
     "ThresholdedRelu": ("thresholded_relu", {"alpha": 1.0}),
     "Elu": ("elu", {"alpha": 1.0}),
     "Softsign": ("softsign", {}),
@@ -249,8 +250,7 @@ def _dropout(chain: Chain, a: Arguments) -> list[Value]:
 
 def _cast(chain: Chain, a: Arguments) -> list[Value]:
     value = a.value(0)
-    probe = Arguments([constant(np.zeros(1, np.int64))], a.attributes, a.opset)
-    have, want = chain.stream(value).dtype, FOLDS["Cast"](probe)[0].data.dtype
+    have, want = chain.stream(value).dtype, cast_type(a)
     wider = have.kind in "iu" and want.kind in "iu" and want.itemsize >= 4
     if have != want and not wider:
         raise UnsupportedError(

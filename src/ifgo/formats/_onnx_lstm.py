@@ -17,8 +17,8 @@ from ifgo.activations import LINEAR, ONNX_SPELLING, Activation, from_onnx_lstm
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats._onnx_chain import Chain, Slot, Stream
-from ifgo.formats._onnx_file import Node, quoted
-from ifgo.formats._onnx_fold import Arguments, sizes
+from ifgo.formats._onnx_file import quoted
+from ifgo.formats._onnx_fold import Arguments
 from ifgo.formats._onnx_holds import plain
 from ifgo.formats._onnx_states import finite, initial_state
 from ifgo.formats._onnx_value import Axis, Labels, Value, is_real, transpose, words
@@ -46,13 +46,13 @@ class _Rules:
     hidden_size: int | None
 
 
-def _rules(node: Node, a: Arguments) -> _Rules:
+def _rules(a: Arguments) -> _Rules:
     direction = a.attributes.text("direction", "forward")
-    if direction.lower() not in DIRECTIONS:
+    if direction not in DIRECTIONS:
         raise FormatError(
             f"direction is {quoted(direction)}", expected="forward, reverse or bidirectional"
         )
-    directions = DIRECTIONS[direction.lower()]
+    directions = DIRECTIONS[direction]
     names = a.attributes.texts("activations") or ["Sigmoid", "Tanh", "Tanh"] * len(directions)
     if len(names) != 3 * len(directions):
         raise FormatError(
@@ -73,7 +73,7 @@ def _rules(node: Node, a: Arguments) -> _Rules:
             names,
             a.attributes.numbers("activation_alpha"),
             a.attributes.numbers("activation_beta"),
-            where=node.where,
+            where=a.node.where,
         ),
         clip=clip,
         coupled=bool(flags["input_forget"]),
@@ -82,9 +82,9 @@ def _rules(node: Node, a: Arguments) -> _Rules:
     )
 
 
-def recurrent(chain: Chain, node: Node, a: Arguments) -> list[Value]:
+def recurrent(chain: Chain, a: Arguments) -> list[Value]:
     """The outputs Y, Y_h and Y_c of an LSTM node, whose layer joins the chain."""
-    rules = _rules(node, a)
+    rules = _rules(a)
     a.attributes.finish()
     count = len(rules.directions)
     recurrence = _weights(a.value(2), "R", (count, "4H", "H"))
@@ -248,7 +248,7 @@ def _lengths(chain: Chain, stream: Stream, value: Value | None, time: Axis) -> S
                 expected="the lengths as an input of the model",
             )
         chain.bind(value.axes[0][0], "batch")
-    elif value is not None and set(sizes(value)) != {time.size}:
+    elif value is not None and set(value.data.reshape(-1).tolist()) != {time.size}:
         raise UnsupportedError(
             f"sequence_lens ({quoted(value.name)}) is constant and not the whole length "
             f"{words(time.size)}",

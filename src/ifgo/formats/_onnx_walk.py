@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats._onnx_chain import Chain, Kind
-from ifgo.formats._onnx_file import Attributes, Graph, Node, printable, quoted
+from ifgo.formats._onnx_file import Graph, Node, printable, quoted
 from ifgo.formats._onnx_fold import FOLDS, MOVES, Arguments
 from ifgo.formats._onnx_layers import LAYERS
 from ifgo.formats._onnx_lstm import recurrent
@@ -149,11 +149,10 @@ class Walk:
 
     def _visit(self, node: Node) -> None:
         inputs = [self._value(name) if name else None for name in node.inputs]
-        attributes = Attributes(node)
-        a = Arguments(inputs, attributes, self.graph.opset)
+        a = Arguments(node, inputs, self.graph.opset)
         signal = any(value.signal for value in inputs if value is not None)
         if node.op == "LSTM":
-            results = recurrent(self.chain, node, a)
+            results = recurrent(self.chain, a)
         elif signal and node.op in LAYERS:
             results = LAYERS[node.op](self.chain, a)
         elif node.op in MOVES:
@@ -171,7 +170,7 @@ class Walk:
                 "activations, Gather of an embedding, and moves of whole axes",
                 hint="Export the recurrent part of the model on its own",
             )
-        attributes.finish()
+        a.attributes.finish()
         if len(results) < len([name for name in node.outputs if name]) and node.op != "LSTM":
             raise UnsupportedError(
                 f"gives {len(node.outputs)} outputs", expected=f"only the first {len(results)}"
