@@ -17,13 +17,14 @@ from ifgo.activations import Activation
 
 F32 = NDArray[np.float32]
 
-Storage = Literal["input", "output", "weight", "state", "sequence", "scratch"]
+Storage = Literal["input", "output", "weight", "state", "carry", "sequence", "scratch"]
 
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Named float32 memory of one kind.
 
+    carry: a value of the step before, zero where a sequence starts, no part of the state.
     width: elements of one row. rows: 1, a fixed number, or None for one row per time step of the
     main input. data: weights, a vector (width,) or a matrix (rows, width). initial: where a state
     starts, (width,). key and direction: the model's name of a state ("h0", 0). source: for a
@@ -62,7 +63,7 @@ class View:
 
 Operand = View | np.float32
 
-ElementwiseOp = Literal["copy", "add", "sub", "mul", "clip", "activate"]
+ElementwiseOp = Literal["copy", "add", "sub", "mul", "clip", "activate", "select"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Elementwise:
     """result[j] = op(a[j], b[j]), j = 0..size−1.
 
     copy: a. add, sub, mul: of a and b. clip: a held to [−b, b] by comparison, b a constant.
-    activate: `activation` of a.
+    activate: `activation` of a. select: a where the one value of `condition` is not 0, else b.
     """
 
     op: ElementwiseOp
@@ -78,6 +79,7 @@ class Elementwise:
     a: Operand
     b: Operand | None = None
     activation: Activation | None = None
+    condition: View | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,28 @@ class Softmax:
 
 
 @dataclass(frozen=True, eq=False)
+class Differs:
+    """result (one value) = 1 where any element of source differs from value, else 0."""
+
+    result: View
+    source: View
+    value: np.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Normalise:
+    """result = (source − mean) / sqrt(variance + epsilon) · weight over the elements of source.
+
+    mean: sum ascending / n; variance: sum of squared deviations ascending / n.
+    """
+
+    result: View
+    source: View
+    weight: View
+    epsilon: np.float32
+
+
+@dataclass(frozen=True, eq=False)
 class Probe:
     """Lets an observer see `source` as intermediate `part` of a layer's direction; no effect."""
 
@@ -119,7 +143,7 @@ class Probe:
     source: View
 
 
-Instruction = Elementwise | Affine | Gather | Softmax | Probe
+Instruction = Elementwise | Affine | Gather | Softmax | Differs | Normalise | Probe
 
 
 @dataclass(eq=False)
@@ -169,14 +193,17 @@ def reads(instruction: Instruction) -> list[View]:
     """Views an instruction reads."""
     match instruction:
         case Elementwise():
-            return [v for v in (instruction.a, instruction.b) if isinstance(v, View)]
+            operands = (instruction.a, instruction.b, instruction.condition)
+            return [v for v in operands if isinstance(v, View)]
         case Affine():
             start = [instruction.start] if isinstance(instruction.start, View) else []
             return start + [view for _, view in instruction.terms]
         case Gather():
             return [instruction.index]
-        case Softmax() | Probe():
+        case Softmax() | Differs() | Probe():
             return [instruction.source]
+        case Normalise():
+            return [instruction.source, instruction.weight]
 
 
 def writes(instruction: Instruction) -> View | None:

@@ -33,7 +33,9 @@ from ifgo.model import (
     InitialState,
     LastStep,
     Layer,
+    LayerNorm,
     LSTMCell,
+    Masking,
     MatrixNorm,
     Model,
     Recurrent,
@@ -105,6 +107,15 @@ def with_arrays(inputs: int, hidden: int, output: int | None, **fields: tuple[in
 
 def activation(function: Activation, gates: Activation = SIGMOID) -> Any:
     return one(3, 6, activations=(gates, function, TANH))
+
+
+def masked(zero_masked: bool) -> Any:
+    return lambda d: chain(
+        3,
+        Masking("m", 0.0),
+        Recurrent("r", d.cell(3, 5), zero_masked=zero_masked),
+        Dense("y", d.array(2, 5), d.array(2)),
+    )
 
 
 def bidirectional(merge: Any) -> Any:
@@ -328,6 +339,40 @@ CASES: list[Case] = [
             Recurrent("b", d.cell(5, 3)),
             Flatten("flat", 4),
             Dense("y", d.array(2, 12), d.array(2)),
+        ),
+    ),
+    Case(
+        "layer_norm",
+        lambda d: chain(
+            3,
+            Recurrent(
+                "r",
+                d.cell(3, 5, peephole=d.array(3, 5), layer_norm=LayerNorm(d.array(4, 5), 1e-3)),
+            ),
+        ),
+    ),
+    Case("masking_repeats", masked(zero_masked=False)),
+    Case("masking_zeros", masked(zero_masked=True)),
+    Case(
+        "masking_one_feature",
+        lambda d: chain(1, Masking("m", 0.0), Masking("n", 1.0), Recurrent("r", d.cell(1, 1))),
+    ),
+    Case(
+        "masking_bidirectional",
+        lambda d: chain(
+            3,
+            Masking("m", 0.0),
+            Recurrent("a", d.cell(3, 4), d.cell(3, 4)),
+            Recurrent("b", d.cell(8, 3, 2), go_backwards=True),
+            Recurrent("c", d.cell(2, 3)),
+            LastStep("last"),
+        ),
+    ),
+    Case(
+        "embedding_mask_zero",
+        lambda d: Model(
+            (TokenInput(4),),
+            (Embedding("e", d.array(4, 5), mask_zero=True), Recurrent("r", d.cell(5, 6))),
         ),
     ),
     *(combination(seed) for seed in range(12)),

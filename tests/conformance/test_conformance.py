@@ -29,8 +29,11 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "O3-native-without-our-flags": ("-O3", "-march=native"),
 }
 
-STREAMABLE = [case for case in CASES if case.make(Draw(2)).streamable]
-"""The others need whole sequences and cannot be cut into calls."""
+STREAMABLE = [
+    case for case in CASES if case.make(Draw(2)).streamable and case.name != "embedding_mask_zero"
+]
+"""The others need whole sequences and cannot be cut into calls. A call that begins with a masked
+step puts out zeros, not what the call before put out, and the one excluded by name does."""
 
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -44,6 +47,7 @@ def inputs(case: Case, model: Model) -> Iterator[tuple[str, Any]]:
         return
     size = model.input_size
     ordinary = random.normal(size=(3, 9, size)).astype(np.float32)
+    ordinary[0, [0, 3]] = ordinary[1, 8] = 0.0
     yield "ordinary", ordinary
     yield "one step", random.normal(size=(2, 1, size)).astype(np.float32)
     large = np.float32(1e4 if case.bounded else 3.0)
@@ -142,19 +146,10 @@ def test_interpreter_lies_within_its_local_bound_of_truth(case: Case) -> None:
         if label == "zero tail":
             continue
         start = start_of(model, x.shape[0])
-        findings = compare.exact_against_truth(
-            model, execute(lower(model), x, start, trace=True), start
-        )
+        done = execute(lower(model), x, start, trace=True)
+        findings = compare.exact_against_truth(model, done)
         assert [f for f in findings if not f.holds] == [], label
-        uncompared = [f.note for f in findings if not f.compared]
-        assert all("no local bound" in note for note in uncompared)
-        assert len(uncompared) == (case.name in WITHOUT_BOUND)
-
-
-WITHOUT_BOUND = {
-    "thresholded_relu": "it jumps, so no bound holds near the threshold",
-    "batch_norm_in_cell": "folding rounds the weights, which the step analysis does not cover",
-}
+        assert all(f.compared for f in findings), label
 
 
 def test_the_decaying_case_does_pass_the_denormals() -> None:

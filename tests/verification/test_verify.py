@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ifgo
-from ifgo import gates, lower
+from ifgo import gates, lower_cell
 from ifgo.errors import ToolError, UsageError
 from ifgo.model import (
     Dense,
@@ -82,12 +82,12 @@ def test_a_sound_model_passes_everywhere() -> None:
 def test_each_wrong_gate_order_in_the_lowering_is_noticed(
     order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = lower.folded_cell
+    right = lower_cell.folded_cell
 
     def wrong(cell: LSTMCell, where: str) -> Any:
         return right(reordered(cell, order), where)
 
-    monkeypatch.setattr(lower, "folded_cell", wrong)
+    monkeypatch.setattr(lower_cell, "folded_cell", wrong)
     found = verify(small(), against=())
     assert not found.ok
     bad = next(f for f in found.findings if not f.holds)

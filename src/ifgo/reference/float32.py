@@ -8,7 +8,7 @@ constants here are the only copy; targets print them into their text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,15 +66,19 @@ EXP_LOW: Final = np.float32(-104.0)
 EXP_HIGH: Final = np.float32(88.0)
 """e^x is held at e^88 above, so that it never overflows."""
 
+SQRT_SEED: Final = np.int32(0x5F3759DF)
+"""1/sqrt starts from the exponent bits: seed − bits/2."""
+
 ZERO: Final = np.float32(0.0)
 HALF: Final = np.float32(0.5)
 ONE: Final = np.float32(1.0)
 TWO: Final = np.float32(2.0)
+THREE_HALVES: Final = np.float32(1.5)
 
 
 def select(condition: Any, yes: Any, no: Any) -> F32:
     """condition ? yes : no, element by element; a comparison with NaN is false."""
-    return np.where(condition, yes, no)
+    return cast(F32, np.where(condition, yes, no))
 
 
 def _polynomial(coefficients: tuple[np.float32, ...], x: Any) -> Any:
@@ -170,3 +174,26 @@ def softmax(x: F32) -> F32:
     for k in range(x.shape[-1]):
         total = total + powers[..., k : k + 1]
     return powers / total
+
+
+def sqrt(x: F32) -> F32:
+    """Square root of normal x > 0: four Newton steps for 1/sqrt, one for the root; ≤ 1 ulp off."""
+    half: Any = HALF * x
+    r: Any = (SQRT_SEED - (np.ascontiguousarray(x).view(np.int32) >> 1)).view(np.float32)
+    for _ in range(4):
+        r = r * (THREE_HALVES - (half * r) * r)
+    root = x * r
+    return root + (HALF * r) * (x - root * root)
+
+
+def normalise(x: F32, weight: F32, epsilon: np.float32) -> F32:
+    """Layer norm over the last axis: every sum ascending, one division per element."""
+    size = np.float32(x.shape[-1])
+    total = np.zeros(x.shape[:-1], dtype=np.float32)
+    for k in range(x.shape[-1]):
+        total = total + x[..., k]
+    deviation: Any = x - (total / size)[..., None]
+    squares = np.zeros_like(total)
+    for k in range(x.shape[-1]):
+        squares = squares + deviation[..., k] * deviation[..., k]
+    return deviation / sqrt(squares / size + epsilon)[..., None] * weight

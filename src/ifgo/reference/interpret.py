@@ -18,9 +18,11 @@ from ifgo.program import (
     F32,
     Affine,
     Buffer,
+    Differs,
     Elementwise,
     Gather,
     Instruction,
+    Normalise,
     Operand,
     Probe,
     Program,
@@ -133,6 +135,15 @@ class _Machine:
             case Softmax():
                 source = self.view(instruction.source, t, count)
                 self.view(instruction.result, t, count)[:] = float32.softmax(source)
+            case Differs():
+                source = self.view(instruction.source, t, count)
+                seen = (source != instruction.value).any(axis=1, keepdims=True)
+                self.view(instruction.result, t, count)[:] = seen
+            case Normalise():
+                source = self.view(instruction.source, t, count)
+                weight = self.view(instruction.weight, t, count)
+                done = float32.normalise(source, weight, instruction.epsilon)
+                self.view(instruction.result, t, count)[:] = done
             case Probe():
                 if self.trace:
                     key = (instruction.layer, instruction.direction, instruction.part)
@@ -155,6 +166,10 @@ class _Machine:
                 assert b is not None
                 below = float32.select(a > b, b, a)
                 return float32.select(below < -b, -b, below)
+            case "select":
+                assert instruction.condition is not None
+                condition = self.view(instruction.condition, t, count) != 0
+                return float32.select(condition, a, b)
             case "activate":
                 assert instruction.activation is not None
                 return float32.apply(instruction.activation, a)

@@ -52,7 +52,7 @@ def verify(
     ready = backends.prepare(loaded, sample_input(loaded) if x is None else x)
     start = states.complete(loaded, ready.x.shape[0], state, np.float32)
     done = execute(lower(loaded), ready.x, start, trace=True)
-    findings = compare.exact_against_truth(loaded, done, start)
+    findings = compare.exact_against_truth(loaded, done)
     if "c99" in against:
         findings += compare.c99_against_exact(loaded, ready.x, start, done)
     if "onnxruntime" in against:

@@ -7,7 +7,7 @@ SPEC.md section 6: u = 2⁻²⁴, a sum of K products is off by at most (K+3)·u
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -45,8 +45,10 @@ LIBM: Final = ActivationErrors(1.2e-7, 1.2e-7)
 """A good libm or vector library: about 1 ulp of a value below 1, two operations in a sigmoid."""
 
 
-def activation_bound(activation: Activation, y: F64, delta: F64, errors: ActivationErrors) -> F64:
-    """Bound of activation(z) where z is off by delta; y is the true value."""
+def activation_bound(
+    activation: Activation, z: F64, y: F64, delta: F64, errors: ActivationErrors
+) -> F64:
+    """Bound of activation(z) where z is off by delta; y is its true value."""
     alpha, beta = abs(activation.alpha or 0.0), abs(activation.beta or 0.0)
     rounding = 4 * U * (np.abs(y) + 1)
     match activation.name:
@@ -66,6 +68,9 @@ def activation_bound(activation: Activation, y: F64, delta: F64, errors: Activat
             return alpha * delta + 4 * U * (np.abs(y) + beta)
         case "softsign" | "softplus":
             return delta + rounding
+        case "thresholded_relu":
+            jumps = np.abs(z - (activation.alpha or 0.0)) <= delta
+            return np.where(jumps, np.abs(z) + delta, delta)
         case _:
             raise UnsupportedError(f"activation {activation} has no local bound")
 
@@ -81,40 +86,34 @@ def cell_bounds(
     """Bound of every part of one step; x (N, I), h (N, P), c (N, H) as the float32 step saw them.
 
     now: the float64 step from the same values. Keys are those of truth.TRACED.
-    Raises UnsupportedError where a part has no bound (norms inside the cell, a jumping activation).
     """
-    if cell.layer_norm or cell.input_norm or cell.hidden_norm:
-        raise UnsupportedError("norms inside a cell have no local bound yet")
     size = cell.hidden_size
-    bias = np.zeros(4 * size)
-    for part in (cell.bias_ih, cell.bias_hh):
-        bias += 0 if part is None else np.abs(part.astype(np.float64))
-    bias[size : 2 * size] += abs(cell.forget_bias)
-    terms = cell.input_size + cell.output_size + 1
-    magnitude = sum_bound(x, cell.weight_ih, bias, terms) + sum_bound(
-        h, cell.weight_hh, np.zeros(4 * size), terms
-    )
-    z = dict(zip("ifgo", np.split(magnitude, 4, axis=-1), strict=True))
+    z = _sums(cell, x, h)
     peephole = None if cell.peephole is None else np.abs(cell.peephole.astype(np.float64))
+    norm = _LayerNorms(cell, x, h, c, now)
     if peephole is not None:
-        z["i"] = z["i"] + 3 * U * (np.abs(now.z_i) + peephole[0] * np.abs(c))
-        z["f"] = z["f"] + 3 * U * (np.abs(now.z_f) + peephole[1] * np.abs(c))
+        z["i"] = z["i"] + 3 * U * (norm.magnitude("i") + peephole[0] * np.abs(c))
+        z["f"] = z["f"] + 3 * U * (norm.magnitude("f") + peephole[1] * np.abs(c))
+    for letter in "ifg":
+        z[letter] = norm.bound(letter, z[letter])
     gate_act, cell_act, hidden_act = cell.activations
-    i = activation_bound(gate_act, now.i, z["i"], errors)
-    f = activation_bound(gate_act, now.f, z["f"], errors)
+    i = activation_bound(gate_act, now.z_i, now.i, z["i"], errors)
+    f = activation_bound(gate_act, now.z_f, now.f, z["f"], errors)
     if cell.coupling == "f=1-i":
         f = i + U
     elif cell.coupling == "i=1-f":
         i = f + U
-    g = activation_bound(cell_act, now.g, z["g"], errors)
+    g = activation_bound(cell_act, now.z_g, now.g, z["g"], errors)
     products = np.abs(now.f * c) + np.abs(now.i * now.g)
     c_bound = np.abs(c) * f + np.abs(now.g) * i + np.abs(now.i) * g + i * g + 3 * U * products
     z_o = z["o"]
     if peephole is not None:
-        z_o = z_o + peephole[2] * c_bound + 3 * U * (np.abs(now.z_o) + peephole[2] * np.abs(now.c))
-    o = activation_bound(gate_act, now.o, z_o, errors)
+        rounding = 3 * U * (norm.magnitude("o") + peephole[2] * np.abs(now.c))
+        z_o = z_o + peephole[2] * c_bound + rounding
+    z_o = norm.bound("o", z_o)
+    o = activation_bound(gate_act, now.z_o, now.o, z_o, errors)
     shown = truth.activate(hidden_act, now.c)
-    shown_bound = activation_bound(hidden_act, shown, c_bound, errors)
+    shown_bound = activation_bound(hidden_act, now.c, shown, c_bound, errors)
     m = np.abs(now.o) * shown_bound + np.abs(shown) * o + o * shown_bound + 2 * U * np.abs(now.m)
     out = m
     if cell.weight_hr is not None:
@@ -128,6 +127,85 @@ def cell_bounds(
     return {part: bound * SAFETY for part, bound in found.items()}
 
 
+def _sums(cell: LSTMCell, x: F64, h: F64) -> dict[str, F64]:
+    """Gate letter → bound of its sums before peephole and norm, folded batch norms included.
+
+    A folded weight or bias is rounded once more: one further u in the count of terms.
+    """
+    size = cell.hidden_size
+    terms = cell.input_size + cell.output_size + 2
+    total = np.zeros((x.shape[0], 4 * size))
+    bias = np.zeros(4 * size)
+    for source, side, norm in ((x, "ih", cell.input_norm), (h, "hh", cell.hidden_norm)):
+        weight = np.abs(getattr(cell, f"weight_{side}").astype(np.float64))
+        stored = getattr(cell, f"bias_{side}")
+        if stored is not None:
+            bias = bias + np.abs(stored.astype(np.float64))
+        if norm is not None:
+            variance = norm.variance.astype(np.float64)
+            root = np.sqrt(variance) if norm.epsilon_outside else np.sqrt(variance + norm.epsilon)
+            divisor = root + (norm.epsilon if norm.epsilon_outside else 0.0)
+            gain = np.abs(norm.scale.astype(np.float64)) / divisor
+            weight = weight * gain[:, None]
+            bias = bias + np.abs(norm.mean.astype(np.float64)) * gain
+        total = total + np.abs(source) @ weight.T
+    bias[size : 2 * size] += abs(cell.forget_bias)
+    parts = np.split((terms + 3) * U * (bias + total), 4, axis=-1)
+    return dict(zip("ifgo", parts, strict=True))
+
+
+class _LayerNorms:
+    """What layer norm makes of the bounds: y = d/s·w + b, d = z − mean, s = sqrt(var + eps).
+
+    |δd| ≤ 2·max δz + rounding; s is 1-Lipschitz in the root mean square of d. Without layer norm
+    every bound passes through.
+    """
+
+    def __init__(self, cell: LSTMCell, x: F64, h: F64, c: F64, now: truth.Step) -> None:
+        self.norm = cell.layer_norm
+        self.now = now
+        if self.norm is None:
+            return
+        bare = replace(cell, layer_norm=None, bias_ih=None, bias_hh=None, forget_bias=0.0)
+        self.raw = truth.step(replace(bare, peephole=None), x, h, c)
+        self.peephole = cell.peephole
+        self.bias = np.zeros(4 * cell.hidden_size)
+        for part in (cell.bias_ih, cell.bias_hh):
+            self.bias = self.bias + (0.0 if part is None else np.abs(part.astype(np.float64)))
+        self.bias[cell.hidden_size : 2 * cell.hidden_size] += abs(cell.forget_bias)
+        self.c = c
+
+    def magnitude(self, letter: str) -> F64:
+        """|z| before norm and bias."""
+        if self.norm is None:
+            return np.abs(getattr(self.now, f"z_{letter}"))
+        return np.abs(self._sum(letter))
+
+    def _sum(self, letter: str) -> F64:
+        total = getattr(self.raw, f"z_{letter}")
+        if self.peephole is None or letter == "g":
+            return total
+        seen = self.now.c if letter == "o" else self.c
+        return total + self.peephole["ifo".index(letter)].astype(np.float64) * seen
+
+    def bound(self, letter: str, delta: F64) -> F64:
+        """The bound of z after norm and bias, from that of the sums."""
+        if self.norm is None:
+            return delta
+        row = "ifgo".index(letter)
+        weight = np.abs(self.norm.weight[row].astype(np.float64))
+        z = self._sum(letter)
+        n = z.shape[-1]
+        d = z - z.mean(axis=-1, keepdims=True)
+        s = np.sqrt((d * d).mean(axis=-1, keepdims=True) + self.norm.epsilon)
+        largest = np.abs(z).max(axis=-1, keepdims=True)
+        d_off = 2 * delta.max(axis=-1, keepdims=True) + (n + 4) * U * 2 * largest
+        s_off = d_off + (n + 8) * U * s
+        y = np.abs(d) / s * weight
+        off = weight * (d_off / s + np.abs(d) * s_off / s**2) * (1 + 2 * s_off / s)
+        return off + 6 * U * (y + np.split(self.bias, 4)[row])
+
+
 def dense_bound(layer: Dense, x: F64, y: F64, errors: ActivationErrors) -> F64:
     """Bound of a Dense layer's output; x (N, I) as the float32 layer saw it, y the true output."""
     start = np.zeros(layer.weight.shape[0])
@@ -136,7 +214,10 @@ def dense_bound(layer: Dense, x: F64, y: F64, errors: ActivationErrors) -> F64:
     delta = sum_bound(x, layer.weight, start, layer.weight.shape[1] + 1)
     if layer.activation.name == "softmax":
         return softmax_bound(y, delta) * SAFETY
-    return activation_bound(layer.activation, y, delta, errors) * SAFETY
+    z = x @ layer.weight.T.astype(np.float64)
+    if layer.bias is not None:
+        z = z + layer.bias.astype(np.float64)
+    return activation_bound(layer.activation, z, y, delta, errors) * SAFETY
 
 
 def softmax_bound(y: F64, delta: F64) -> F64:

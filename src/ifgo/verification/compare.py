@@ -42,16 +42,6 @@ def local_step(
     return result
 
 
-def previous(trace: NDArray[Any], start: NDArray[Any], backward: bool) -> NDArray[Any]:
-    """State before each step: (B, T, ·) from the states after each and the start (B, ·)."""
-    first = start[:, None]
-    return (
-        np.concatenate([trace[:, 1:], first], axis=1)
-        if backward
-        else np.concatenate([first, trace[:, :-1]], axis=1)
-    )
-
-
 def worst(
     pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
 ) -> tuple[float, float, str, int, int]:
@@ -70,25 +60,18 @@ def worst(
     return best[1:]
 
 
-def exact_against_truth(model: Model, done: Execution, start: State) -> list[Finding]:
-    """Each layer of an execution, from its own inputs and states, against one float64 step."""
+def exact_against_truth(model: Model, done: Execution) -> list[Finding]:
+    """Each layer of a traced execution, from its own inputs and states, against a float64 step."""
     findings: list[Finding] = []
-    positions = {layer.name: k for k, layer in enumerate(model.recurrent)}
     for layer in walk(model.layers):
         if layer.name not in done.traces:
             continue
         traces = done.traces[layer.name]
         try:
             if isinstance(layer, Recurrent):
-                k = positions[layer.name]
-                for d, (direction, cell) in enumerate(layer.cells.items()):
-                    trace = traces[direction]
-                    backward = direction == "backward"
-                    h = previous(trace["h"], start[f"h{k}"][d], backward)
-                    c = previous(trace["c"], start[f"c{k}"][d], backward)
-                    pairs = _reshaped(cell, trace, h, c)
+                for direction, cell in layer.cells.items():
                     name = layer.name if layer.directions == 1 else f"{layer.name} {direction}"
-                    findings.append(_finding(name, pairs))
+                    findings.append(_finding(name, _cell_pairs(cell, traces[direction])))
             else:
                 pairs = {"y": _pointwise(layer, traces[""])}
                 findings.append(_finding(layer.name, pairs))
@@ -97,19 +80,13 @@ def exact_against_truth(model: Model, done: Execution, start: State) -> list[Fin
     return findings
 
 
-def _reshaped(
-    cell: LSTMCell, trace: Arrays, h: NDArray[Any], c: NDArray[Any]
+def _cell_pairs(
+    cell: LSTMCell, trace: Arrays
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     batch, steps = trace["h"].shape[:2]
     flat = {part: array.reshape(batch * steps, -1) for part, array in trace.items()}
-    pairs = local_step(
-        cell,
-        flat["x"],
-        h.reshape(batch * steps, -1),
-        c.reshape(batch * steps, -1),
-        flat,
-        bounds.IFGO,
-    )
+    before = (flat["x"], flat["h_before"], flat["c_before"])
+    pairs = local_step(cell, *before, flat, bounds.IFGO)
     return {
         part: (a.reshape(batch, steps, -1), b.reshape(batch, steps, -1))
         for part, (a, b) in pairs.items()
@@ -142,7 +119,7 @@ def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
             if layer.activation.name == "softmax":
                 allowed = bounds.softmax_bound(true, zero)
             else:
-                allowed = bounds.activation_bound(layer.activation, true, zero, bounds.IFGO)
+                allowed = bounds.activation_bound(layer.activation, x, true, zero, bounds.IFGO)
             return np.abs(true - y), allowed
         case _:
             factor, offset = _scale(layer)

@@ -19,7 +19,7 @@ from ifgo.errors import UsageError
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS
 from ifgo.lower import lower
 from ifgo.model import Model, TokenInput
-from ifgo.program import Affine, Elementwise, Program, Softmax
+from ifgo.program import Affine, Differs, Elementwise, Normalise, Program, Softmax
 from ifgo.reference import float32
 from ifgo.reference.interpret import execute
 from ifgo.targets.c99.packing import (
@@ -42,6 +42,7 @@ _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "elu": ("exp", "reduced_exp"),
     "softplus": ("exp", "reduced_exp"),
     "softmax": ("exp", "reduced_exp"),
+    "normalise": ("sqrt",),
 }
 """C helper → the helpers it calls."""
 
@@ -186,8 +187,10 @@ def _context(
     weights = [] if raw is not None else constant_arrays(program)
     tensors = [] if raw is None else raw_tensors(model, raw)
     values = sum(w["count"] for w in weights) + sum(t.count for t in tensors)
+    carries = program.buffers("carry")
     state_size = sum(b.width for b in found)
     in_state = schedule.scratch_size if program.streamable else 0
+    in_state += sum(b.width for b in carries) if program.streamable else 0
     facts = Facts(
         4 * values,
         4 * (state_size + in_state),
@@ -210,10 +213,12 @@ def _context(
         "functions": _functions(program, raw is not None),
         "places": [CANONICAL.index(gate) for gate in LSTM_LAYOUTS["raw_a"].order],
         "states": [state_fields(b) for b in found],
+        "carries": [(b.name, schedule.base(b)[1], b.width, program.streamable) for b in carries],
         "state_size": state_size,
         "state_names": ", ".join(f"{b.name}[{b.width}]" for b in found) or "none",
         "empty_state": not found and not in_state and raw is None,
         "scratch_size": schedule.scratch_size,
+        "sqrt_seed": f"0x{int(float32.SQRT_SEED):08x}",
         "streamable": program.streamable,
         "vector": program.vector_output,
         "output_rows": output.rows,
@@ -226,8 +231,10 @@ def _context(
         "required_steps": program.required_steps,
         "records": schedule.records,
         "sweeps": sweeps,
-        "uses_j": any("++j" in line for line in _untraced(lines)),
-        "uses_m": any(re.search(r"\bm\b", line) for line in lines),
+        "uses_j": (bool(carries) and not program.streamable)
+        or any("++j" in line for line in _untraced(lines)),
+        "traces_j": any("++j" in line for line in lines),
+        "uses_m": bool(carries) or any(re.search(r"\bm\b", line) for line in lines),
         "selftest": _selftest(model, program, max_steps),
     }
 
@@ -259,6 +266,10 @@ def _functions(program: Program, raw: bool) -> set[str]:
                     found |= {"rows"} if instruction.result.size % 4 else set()
                 case Softmax():
                     found.add("softmax")
+                case Differs() if not instruction.source.buffer.tokens:
+                    found.add("differs")
+                case Normalise():
+                    found.add("normalise")
                 case Elementwise(op="clip"):
                     found.add("clip")
                 case Elementwise() if instruction.activation is not None:

@@ -16,9 +16,11 @@ from ifgo.activations import Activation
 from ifgo.program import (
     Affine,
     Buffer,
+    Differs,
     Elementwise,
     Gather,
     Instruction,
+    Normalise,
     Operand,
     Probe,
     Program,
@@ -30,6 +32,7 @@ from ifgo.program import (
 )
 
 Run = list[Elementwise | Probe]
+Single = Affine | Gather | Softmax | Differs | Normalise
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def _overlap(a: View, b: View) -> bool:
     )
 
 
-def group(body: list[Instruction]) -> Iterator[Run | Affine | Gather | Softmax]:
+def group(body: list[Instruction]) -> Iterator[Run | Single]:
     """Consecutive element-wise instructions of one size as runs, everything else alone.
 
     A run never holds two views that overlap without being the same.
@@ -87,11 +90,14 @@ def _views(instruction: Elementwise | Probe) -> list[View]:
     return [*reads(instruction), *([] if result is None else [result])]
 
 
+def _size(instruction: Elementwise | Probe) -> int:
+    return (writes(instruction) or reads(instruction)[0]).size
+
+
 def _joins(run: Run, instruction: Elementwise | Probe) -> bool:
-    size = _views(run[0])[0].size
-    mine = _views(instruction)
-    if any(view.size != size for view in mine):
+    if _size(run[0]) != _size(instruction):
         return False
+    mine = _views(instruction)
     seen = [view for member in run for view in _views(member)]
     return not any(_overlap(a, b) and key(a) != key(b) for a in mine for b in seen)
 
@@ -147,7 +153,9 @@ class Schedule:
         """First-fit placement; two buffers share memory only where their lives do not meet."""
         placed: list[tuple[int, int, Slot]] = []
         slots: dict[str, Slot] = {}
-        for storage in ("sequence", "scratch"):
+        for storage in ("carry", "sequence", "scratch"):
+            if storage == "carry" and self.program.streamable:
+                continue
             for buffer in self.program.buffers(storage):
                 if self.in_register(buffer):
                     continue
@@ -173,6 +181,8 @@ class Schedule:
         spots = self.positions[buffer.name]
         if buffer.storage == "scratch":
             return spots[0], spots[-1]
+        if buffer.storage == "carry":
+            return 0, len(self.order) - 1
         sweeps = {self.order[spot][0] for spot in spots}
         inside = [p for p, (s, _) in enumerate(self.order) if min(sweeps) <= s <= max(sweeps)]
         return inside[0], inside[-1]
@@ -187,6 +197,8 @@ class Schedule:
             case "output":
                 return "y", 0
             case "state":
+                return f"s->{buffer.name}", 0
+            case "carry" if self.program.streamable:
                 return f"s->{buffer.name}", 0
             case "weight":
                 return buffer.name, 0
@@ -223,7 +235,7 @@ class Schedule:
                 lines += self._single(member)
         return lines
 
-    def _single(self, instruction: Affine | Gather | Softmax) -> list[str]:
+    def _single(self, instruction: Single) -> list[str]:
         result = self.pointer(instruction.result)
         match instruction:
             case Affine():
@@ -240,6 +252,18 @@ class Schedule:
             case Softmax():
                 source = self.pointer(instruction.source)
                 return [f"@softmax({result}, {source}, {instruction.result.size}u);"]
+            case Differs():
+                source, name = instruction.source, self.base(instruction.source.buffer)[0]
+                if source.buffer.tokens:
+                    found = f"{name}[{self.index(source, None)}] != {int(instruction.value)}"
+                    return [f"*({result}) = {found} ? 1.0f : 0.0f;"]
+                count, value = f"{source.size}u", number(instruction.value)
+                return [f"*({result}) = @differs({self.pointer(source)}, {count}, {value});"]
+            case Normalise():
+                source, weight = self.pointer(instruction.source), self.pointer(instruction.weight)
+                epsilon = number(instruction.epsilon)
+                count = f"{instruction.result.size}u"
+                return [f"@normalise({result}, {source}, {weight}, {count}, {epsilon});"]
 
     def _affine(self, instruction: Affine, result: str) -> list[str]:
         start = "NULL"
@@ -277,7 +301,7 @@ class Schedule:
         return lines
 
     def _run(self, run: Run, position: int, probe: int) -> list[str]:
-        size = _views(run[0])[0].size
+        size = _size(run[0])
         known: dict[tuple[str, int, int, int, bool], str] = {}
         stores: dict[tuple[str, int, int, int, bool], View] = {}
         element = "j" if size > 1 else "0"
@@ -305,13 +329,18 @@ class Schedule:
                 probe += instruction.source.size
                 continue
             a, b = operand(instruction.a), operand(instruction.b)
+            condition = ""
+            if instruction.condition is not None:
+                view = instruction.condition
+                held = f"{self.base(view.buffer)[0]}[{self.index(view, None)}]"
+                condition = known.get(key(view), held)
             target = instruction.result
             if instruction.op == "copy":
                 known[key(target)] = a
             else:
                 name = f"r{serial}"
                 serial += 1
-                body.append(f"const float {name} = {_expression(instruction, a, b)};")
+                body.append(f"const float {name} = {_expression(instruction, a, b, condition)};")
                 known[key(target)] = name
             stores[key(target)] = target
         for view_key, view in stores.items():
@@ -351,7 +380,7 @@ def function(activation: Activation) -> str:
     return "affine_activation" if activation.name == "affine" else activation.name
 
 
-def _expression(instruction: Elementwise, a: str, b: str) -> str:
+def _expression(instruction: Elementwise, a: str, b: str, condition: str) -> str:
     match instruction.op:
         case "add":
             return f"{a} + {b}"
@@ -361,6 +390,8 @@ def _expression(instruction: Elementwise, a: str, b: str) -> str:
             return f"{a} * {b}"
         case "clip":
             return f"@clip({a}, {b})"
+        case "select":
+            return f"{condition} != 0.0f ? {a} : {b}"
         case "activate":
             assert instruction.activation is not None
             parameters = [
