@@ -23,6 +23,6 @@ lint:  ## Check style, types and which module may import which
 	.venv/bin/pyright
 	.venv/bin/lint-imports --no-logo
 
-clean:  ## Remove .venv, build results and caches
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## Remove .venv, caches, and what the demo and builds made
+	rm -rf .venv ifgo-demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
