@@ -70,7 +70,7 @@ def checks() -> Iterator[Check]:
     yield Check("Python", "ok", f"{platform.python_version()}, {sys.executable}")
     yield Check("ifgo", "ok", f"{__version__}, {Path(__file__).parents[1]}")
     for name in REQUIRED:
-        yield _package(name, f'"{name}" is needed', f"pip install {name}", needed=True)
+        yield _package(name, "and ifgo needs it", f"pip install {name}", needed=True)
     for name, (purpose, fix) in OPTIONAL.items():
         yield _package(name, f"only for {purpose}", fix, needed=False)
     yield _arithmetic()

@@ -1,0 +1,173 @@
+"""`ifgo convert`: the report, what is refused, float64, layouts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ifgo as package
+from ifgo.cli.convert import narrow
+from ifgo.cli.new import random_model
+from ifgo.errors import UnsupportedError
+from ifgo.model import Dense, FeatureInput, LSTMCell, Model, Recurrent
+
+
+def bits(model):
+    return {name: array.tobytes() for name, array in model.arrays.items()}
+
+
+@pytest.mark.parametrize("ending", ["ifgo", "onnx", "safetensors"])
+def test_the_ending_names_the_format(ifgo, model, model_file, tmp_path, ending):
+    path = tmp_path / f"copy.{ending}"
+    done = ifgo("convert", model_file, path)
+    assert (done.code, done.err) == (0, f"{path}: every bit kept\n")
+    lines = done.out.splitlines()
+    assert lines
+    assert all(line.startswith("exact   ") for line in lines)
+    assert bits(package.load(path)) == bits(model)
+
+
+def test_a_folder_needs_a_format(ifgo, model, model_file, tmp_path):
+    folder = tmp_path / "weights"
+    done = ifgo("convert", model_file, folder)
+    assert (done.code, done.out) == (2, "")
+    assert done.error == (
+        "the ending of 'weights' names no format, expected one of .ifgo, .safetensors, .onnx. "
+        "Or name the format with --to FORMAT (format= in Python)"
+    )
+    assert not folder.exists()
+    done = ifgo("convert", model_file, folder, "--to", "raw", "--encoding", "txt")
+    assert (done.code, done.err) == (0, f"{folder}: every bit kept\n")
+    assert (folder / "tensor_W_1_5.txt").is_file()
+    assert bits(package.load(folder)) == bits(model)
+
+
+def test_report_of_a_lossy_conversion(ifgo, model_file, tmp_path):
+    """Layout B has one bias, so two are added up: folded, and not refused."""
+    folder = tmp_path / "weights"
+    done = ifgo("convert", model_file, folder, "--to", "raw", "--layout", "B")
+    assert done.code == 0
+    words = [line.split()[0] for line in done.out.splitlines()]
+    assert words == ["exact", "exact", "exact", "folded", "folded"]
+    assert "bias_ih + bias_hh in one float32, off by up to" in done.out
+    assert done.err == f"{folder}: 2 folded, 0 lost, as reported\n"
+    again = ifgo("convert", model_file, folder, "--to", "raw", "--layout", "B", "--json").json
+    assert again["source"] == str(model_file)
+    assert again["destination"] == str(folder)
+    assert again["exact"] is False
+    assert len(again["kept"]) == 3
+    assert len(again["folded"]) == 2
+    assert again["lost"] == []
+
+
+def test_json_of_an_exact_conversion(ifgo, model_file, tmp_path):
+    done = ifgo("convert", model_file, tmp_path / "copy.ifgo", "--json")
+    assert done.json == {
+        "source": str(model_file),
+        "destination": str(tmp_path / "copy.ifgo"),
+        "exact": True,
+        "kept": ["lstm0 (lstm)", "lstm1 (lstm)", "dense (dense)"],
+        "folded": [],
+        "lost": [],
+    }
+
+
+class TestLoss:
+    """What the format cannot hold is refused with exit code 3, or given up and reported."""
+
+    @pytest.fixture
+    def stateful(self, tmp_path):
+        layers = random_model([2], 2, sequence=True).layers
+        path = tmp_path / "stateful.ifgo"
+        package.save(Model((FeatureInput(2),), (replace(layers[0], stateful=True),)), path)
+        return path
+
+    def test_refused(self, ifgo, stateful, tmp_path):
+        path = tmp_path / "old.onnx"
+        path.write_bytes(b"old")
+        done = ifgo("convert", stateful, path)
+        assert (done.code, done.out) == (3, "")
+        assert "layer lstm0: stateful (give the states as inputs instead)" in done.error
+        assert "--allow-lossy" in done.error
+        assert path.read_bytes() == b"old"
+
+    def test_allowed(self, ifgo, stateful, tmp_path):
+        path = tmp_path / "new.onnx"
+        done = ifgo("convert", stateful, path, "--allow-lossy")
+        assert done.code == 0
+        assert "lost    layer lstm0: stateful (give the states as inputs instead)\n" in done.out
+        assert done.err == f"{path}: 0 folded, 1 lost, as reported\n"
+
+
+class TestFloat64:
+    """Rounded only with --allow-lossy, with a count."""
+
+    @pytest.fixture
+    def wide(self, tmp_path):
+        random = np.random.default_rng(5)
+        cell = LSTMCell(random.standard_normal((8, 2)), np.ones((8, 2)))
+        path = tmp_path / "wide.ifgo"
+        package.save(Model((FeatureInput(2),), (Recurrent("r", cell),)), path)
+        return path
+
+    def test_kept(self, ifgo, wide, tmp_path):
+        copy = tmp_path / "copy.ifgo"
+        assert ifgo("convert", wide, copy).code == 0
+        assert package.load(copy).arrays["r.forward.weight_ih"].dtype == np.float64
+
+    def test_what_run_asks_for_works(self, ifgo, wide, x, tmp_path):
+        done = ifgo("run", wide, "--input", x, "--output", "-")
+        assert done.code == 3
+        assert "16 of 16 float64 weights are no float32 values" in done.error
+        assert "ifgo convert SRC DST --allow-lossy" in done.error
+        single = tmp_path / "single.ifgo"
+        done = ifgo("convert", wide, single, "--allow-lossy")
+        assert done.code == 0
+        assert done.out.splitlines()[-1] == "lost    16 of 32 weights: rounded to float32"
+        assert ifgo("run", single, "--input", x, "--output", "-").code == 0
+        for name, array in package.load(single).arrays.items():
+            want = package.load(wide).arrays[name].astype(np.float32)
+            assert array.dtype == np.float32
+            assert array.tobytes() == want.tobytes()
+
+    def test_values_of_float32_are_left_alone(self, model):
+        wide = model.astype(np.float64)
+        assert narrow(wide) == (wide, "")
+
+    def test_beyond_float32(self):
+        cell = LSTMCell(np.full((4, 1), 1e39), np.ones((4, 1)))
+        with pytest.raises(UnsupportedError) as caught:
+            narrow(Model((FeatureInput(1),), (Recurrent("r", cell),)))
+        assert str(caught.value) == "r.forward.weight_ih: holds values beyond float32"
+
+
+def test_layout_is_of_the_source_where_that_is_raw(ifgo, tmp_path):
+    """B read as B, then A to B and back by --to-layout."""
+    model = Model(
+        (FeatureInput(2),),
+        (Dense("d", np.arange(6, dtype=np.float32).reshape(3, 2), np.ones(3, np.float32)),),
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    package.save(model, first, "raw", layout="B")
+    (first / "model.toml").unlink()
+    convert = ("convert", first, second, "--to", "raw", "--stack", "stacked", "--layout", "B")
+    assert ifgo(*convert, "--to-layout", "B").code == 0
+    assert (second / "tensor_W_1_3.bin").read_bytes() == (first / "tensor_W_1_3.bin").read_bytes()
+    assert ifgo(*convert).code == 0
+    assert np.fromfile(second / "tensor_W_1_3.bin", "<f4").tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_options_that_mean_nothing(ifgo, model_file, tmp_path):
+    for option, name in (("--layout", "layout"), ("--to-layout", "layout")):
+        done = ifgo("convert", model_file, tmp_path / "m.onnx", option, "A")
+        assert (done.code, done.error) == (
+            2,
+            f"option '{name}' means nothing to writing format 'onnx', expected no option",
+        )
+    done = ifgo("convert", model_file, tmp_path / "m.onnx", "--encoding", "txt")
+    assert (done.code, done.error) == (
+        2,
+        "option 'encoding' means nothing to writing format 'onnx', expected no option",
+    )

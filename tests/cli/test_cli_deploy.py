@@ -1,0 +1,153 @@
+"""`ifgo deploy`: the files, the facts, and the numbers that a compiler makes of them."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+import ifgo as package
+from ifgo.cli.compiling import compile_line, compile_main, run_main
+from ifgo.cli.new import random_model
+from ifgo.errors import ToolError
+
+
+def test_files_and_facts(ifgo, model, model_file, tmp_path):
+    folder = tmp_path / "out"
+    done = ifgo("deploy", model_file, "--target", "c99", "--out", folder)
+    assert (done.code, done.out) == (0, f"{folder}/model.h\n{folder}/model.c\n")
+    facts = package.deploy(model, tmp_path / "again").facts
+    assert done.err == (
+        f"{facts.weight_bytes} bytes of weights, {facts.state_bytes} of state, "
+        f"{facts.scratch_bytes} of scratch, {facts.macs_per_step} MACs per step\n"
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["model.c", "model.h"]
+    for name in ("model.c", "model.h"):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_json(ifgo, model_file, tmp_path):
+    folder = tmp_path / "out"
+    done = ifgo("deploy", model_file, "--out", folder, "--main", "--name", "ecg", "--json")
+    facts = package.deploy(package.load(model_file), tmp_path / "again").facts
+    assert done.json == {
+        "target": "c99",
+        "folder": str(folder),
+        "files": ["model.h", "model.c", "main.c"],
+        **asdict(facts),
+        "state_order": {"h0": 5, "c0": 5, "h1": 3, "c1": 3},
+    }
+    assert "int ecg_step(" in (folder / "model.h").read_text()
+
+
+def test_the_printed_command_compiles(ifgo, cc, tmp_path):
+    path, folder = tmp_path / "m.ifgo", tmp_path / "a folder"
+    model = random_model([4], 1, 2)
+    package.save(model, path)
+    done = ifgo("deploy", path, "--out", folder, "--main")
+    command = done.err.splitlines()[-1].removeprefix("Compile it: ")
+    assert command == (f"cc -std=c99 -O2 -o '{folder}/main' '{folder}/main.c' '{folder}/model.c'")
+    subprocess.run(shlex.split(command), check=True)
+    text = tmp_path / "x.txt"
+    text.write_text("0.5\n-1\n2\n")
+    printed = subprocess.run(
+        [folder / "main", text], capture_output=True, text=True, check=True
+    ).stdout
+    assert ifgo("run", path, "--input", text, "--output", "-").out == printed
+    assert len(printed.split()) == 2
+
+
+def test_weights_as_files(ifgo, model_file, tmp_path):
+    folder = tmp_path / "out"
+    done = ifgo("deploy", model_file, "--out", folder, "--weights", "files", "--json")
+    assert done.code == 0
+    weights = [name for name in done.json["files"] if name.startswith("weights/")]
+    assert "weights/tensor_W_1_5.bin" in weights
+    assert all((folder / name).is_file() for name in done.json["files"])
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """A model that needs whole sequences."""
+    path = tmp_path / "whole.ifgo"
+    package.save(random_model([4], 1, bidirectional=True), path)
+    return path
+
+
+def test_max_steps(ifgo, whole, tmp_path):
+    folder = tmp_path / "out"
+    done = ifgo("deploy", whole, "--out", folder, "--max-steps", 50)
+    assert done.code == 0
+    assert "_MAX_STEPS 50u" in (folder / "model.h").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--name", "9lives"], "'9lives' cannot prefix C symbols"),
+        (["--max-steps", "0"], "max_steps is 0, expected 1 to"),
+        (["--weights", "disk"], "Invalid value for '--weights': 'disk' is not one of"),
+        (["--target", "cobol"], "Invalid value for '--target': 'cobol' is not 'c99'"),
+    ],
+)
+def test_wrong_calls(ifgo, model_file, tmp_path, options, message):
+    folder = tmp_path / "out"
+    done = ifgo("deploy", model_file, "--out", folder, *options)
+    assert (done.code, done.out) == (2, "")
+    assert done.error.startswith(message)
+    assert not folder.exists()
+
+
+def test_max_steps_is_missing(ifgo, whole, tmp_path):
+    done = ifgo("deploy", whole, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "Give the longest one: --max-steps N" in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_folder_to_write_to(ifgo, model_file):
+    done = ifgo("deploy", model_file, "--out", model_file)
+    assert (done.code, done.error) == (
+        2,
+        f"{model_file}: is a file, expected a folder, or a new name",
+    )
+
+
+class TestCompiling:
+    """compile_main and run_main, which doctor and demo use."""
+
+    @pytest.fixture
+    def folder(self, model, tmp_path):
+        package.deploy(model, tmp_path, main=True)
+        return tmp_path
+
+    def test_it_runs(self, cc, model, folder):
+        program = compile_main(folder)
+        assert program == folder / "main"
+        want = model.run(np.ones((1, 2, 2)))[0].reshape(-1)
+        printed = [float(word) for word in run_main(program, "1 1 1 1").split()]
+        assert np.array(printed, np.float32).tobytes() == want.tobytes()
+
+    def test_a_compiler_that_refuses(self, cc, folder):
+        (folder / "main").write_bytes(b"old")
+        (folder / "model.c").write_text("#error no\n")
+        with pytest.raises(ToolError) as caught:
+            compile_main(folder)
+        assert caught.value.what.endswith(" does not compile the emitted C")
+        assert "#error no" in (caught.value.hint or "")
+        assert (folder / "main").read_bytes() == b"old"
+
+    def test_a_program_that_fails(self, cc, folder):
+        program = compile_main(folder)
+        with pytest.raises(ToolError) as caught:
+            run_main(program, "1 two")
+        assert str(caught.value) == (
+            "main ends with status 4. main: value 2 of the input is no number"
+        )
+
+    def test_the_line_names_the_files(self, folder):
+        assert compile_line(folder).split()[0] == "cc"
+        assert compile_line(folder, "clang").split()[-1] == str(folder / "model.c")

@@ -1,0 +1,200 @@
+"""`ifgo inspect`: the table, the gates, and names that would like to reach the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ifgo as package
+from ifgo.cli.inspect import storage
+from ifgo.cli.names import LONGEST, printable
+from ifgo.cli.new import random_model
+from ifgo.describe import describe
+from ifgo.model import (
+    Dense,
+    FeatureInput,
+    InitialState,
+    LSTMCell,
+    Model,
+    Output,
+    Provenance,
+    Recurrent,
+    Residual,
+    StateInput,
+    StateSlot,
+)
+
+HOSTILE = "a\nPASS\x1b[31m\u202e"
+SHOWN = r"a\nPASS\x1b[31m\u202e"
+
+
+def test_table_and_origin(ifgo, model, model_file):
+    done = ifgo("inspect", model_file)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"{model}\nfrom ifgo\nnote: random weights, seed 7\n"
+
+
+def test_version_of_the_source(ifgo, model, tmp_path):
+    path = tmp_path / "m.ifgo"
+    origin = Provenance("keras", "3.9\x1b", "m.h5", ("bias\ndoubled",))
+    package.save(replace(model, provenance=origin), path)
+    done = ifgo("inspect", path)
+    assert done.out == f"{model}\nfrom keras (3.9\\x1b)\nnote: bias\\ndoubled\n"
+
+
+def test_json(ifgo, model, model_file):
+    done = ifgo("inspect", model_file, "--json")
+    assert done.err == ""
+    assert done.json == {
+        "model": str(model_file),
+        **describe(model),
+        "version": "",
+        "gate_storage": "ifgo: i f g o, rows, biases two",
+    }
+
+
+def test_gates_as_json(ifgo, model, model_file):
+    rows = ifgo("inspect", model_file, "--gates", "--json").json["gates"]
+    assert len(rows) == 2 * 4 * 4
+    cell = model.recurrent[1].cell
+    want = cell.weight_hh[3:6].astype(np.float64)  # H is 3, f the second block
+    (row,) = [r for r in rows if (r["layer"], r["gate"], r["array"]) == ("lstm1", "f", "weight_hh")]
+    assert row["l2"] == pytest.approx(np.linalg.norm(want), rel=1e-12)
+    assert {key: value for key, value in row.items() if key != "l2"} == {
+        "layer": "lstm1",
+        "direction": "forward",
+        "gate": "f",
+        "array": "weight_hh",
+        "shape": [3, 3],
+        "min": want.min(),
+        "max": want.max(),
+        "mean": want.mean(),
+    }
+    assert [(r["gate"], r["array"]) for r in rows[:5]] == [
+        ("i", "weight_ih"),
+        ("i", "weight_hh"),
+        ("i", "bias_ih"),
+        ("i", "bias_hh"),
+        ("f", "weight_ih"),
+    ]
+
+
+def test_gates_as_a_table(ifgo, tmp_path):
+    weights = np.arange(8, dtype=np.float32).reshape(8, 1)
+    cell = LSTMCell(weights, np.zeros((8, 2), np.float32))
+    path = tmp_path / "m.ifgo"
+    package.save(Model((FeatureInput(1),), (Recurrent("both", cell, cell),)), path)
+    done = ifgo("inspect", path, "--gates")
+    head, table = done.out.split("\n\ngates ")[1].split("\n\n")
+    assert head == "in order i f g o; the source stores ifgo: i f g o, rows, biases two"
+    lines = [line.split() for line in table.splitlines()]
+    assert lines[0] == ["layer", "gate", "array", "shape", "min", "max", "mean", "L2"]
+    assert lines[2:6] == [
+        ["both", "forward", "i", "input", "weight_ih", "2", "x", "1", "0", "1", "0.5", "1"],
+        ["weight_hh", "2", "x", "2", "0", "0", "0", "0"],
+        ["f", "forget", "weight_ih", "2", "x", "1", "2", "3", "2.5", "3.606"],
+        ["weight_hh", "2", "x", "2", "0", "0", "0", "0"],
+    ]
+    assert lines[10][:4] == ["both", "backward", "i", "input"]
+
+
+def test_how_sources_store_gates(ifgo, model, tmp_path):
+    package.save(model, tmp_path / "m.onnx")
+    package.save(model, tmp_path / "raw", "raw", layout="B", allow_lossy=True)
+    stored = {
+        "m.onnx": "onnx: i o f g, rows, biases stacked",
+        "raw": "raw_b: i f g o, columns, biases one",
+    }
+    for name, text in stored.items():
+        assert ifgo("inspect", tmp_path / name, "--json").json["gate_storage"] == text
+        text = f"\ngates in order i f g o; the source stores {text}\n"
+        assert text in ifgo("inspect", tmp_path / name, "--gates").out
+    assert storage(Provenance("a framework of tomorrow")) is None
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A file whose every name is hostile."""
+    layers = random_model([4], 2, 1, sequence=True).layers
+    renamed = tuple(replace(layer, name=HOSTILE + layer.name) for layer in layers)
+    path = tmp_path / "hostile.ifgo"
+    origin = Provenance(HOSTILE, HOSTILE, HOSTILE, (HOSTILE,))
+    entry, output = FeatureInput(2, HOSTILE), Output("sequence", HOSTILE)
+    package.save(Model((entry,), renamed, (output,), origin), path)
+    return path
+
+
+def safe(*texts: str) -> None:
+    for text in texts:
+        assert all(char.isprintable() or char == "\n" for char in text)
+        assert not any(line.startswith("PASS\\x1b") for line in text.splitlines())
+
+
+def test_hostile_names(ifgo, hostile, x, tmp_path):
+    shown = ifgo("inspect", hostile, "--gates")
+    assert shown.code == 0
+    assert f"{SHOWN}lstm0" in "".join(shown.out.split())
+    assert f"from {SHOWN} ({SHOWN})\nnote: {SHOWN}\n" in shown.out
+    report = ifgo("convert", hostile, tmp_path / "copy.ifgo")
+    assert f"exact   {SHOWN}lstm0 (lstm)\n" in report.out
+    verdict = ifgo("verify", hostile, "--against", "c99")
+    assert "".join(SHOWN.split()) in "".join(verdict.out.split())
+    for done in (shown, report, verdict):
+        assert done.code == 0
+        safe(done.out, done.err)
+
+
+def test_hostile_names_in_json_are_themselves(ifgo, hostile):
+    done = ifgo("inspect", hostile, "--json")
+    assert done.out.isascii()
+    assert "\x1b" not in done.out
+    assert [layer["name"] for layer in done.json["layers"]] == [
+        f"{HOSTILE}lstm0",
+        f"{HOSTILE}dense",
+    ]
+
+
+def test_hostile_names_in_errors(ifgo, hostile, x, tmp_path):
+    path = tmp_path / "s.npz"
+    np.savez(path, h0=np.zeros(7))
+    run = ("run", hostile, "--input", x, "--output", "-", "--state-in", path)
+    done = ifgo(*run)
+    assert done.code == 2
+    assert f"(layer {SHOWN}lstm0) has shape (7,)" in done.error
+    safe(done.out, done.err)
+
+
+def test_printable_keeps_a_model_that_needs_nothing(model):
+    assert printable(model) is model
+
+
+def test_printable_keeps_names_apart_and_states_connected():
+    """Two names that look alike once escaped, a long one, and one inside a residual."""
+    cell = random_model([2], 2).recurrent[0].cell
+    names = ["a\n", "a\\n", "\x07" * 60, "in\x1b"]
+    one, two, three, inner = (Recurrent(name, cell) for name in names)
+    given = replace(one, initial=InitialState("input"))
+    slots = (StateSlot("a\n", "h"), StateSlot("a\n", "c"))
+    model = Model(
+        (FeatureInput(2, "x\t"), StateInput("s\t", slots)),
+        (given, two, three, Residual("r", (inner,), 2), Dense("d", np.ones((1, 2), np.float32))),
+        (Output("sequence", "y\t"), Output("h_n", "h\t", ("a\n",))),
+    )
+    shown = printable(model)
+    long = "\\x07" * 60
+    assert [layer.name for layer in shown.recurrent] == [
+        "a\\n",
+        "a\\n'",
+        long[: LONGEST - 1] + "…",
+        "in\\x1b",
+    ]
+    assert shown.inputs == (
+        FeatureInput(2, "x\\t"),
+        StateInput("s\\t", (StateSlot("a\\n", "h"), StateSlot("a\\n", "c"))),
+    )
+    assert shown.outputs == (
+        Output("sequence", "y\\t"),
+        Output("h_n", "h\\t", ("a\\n",)),
+    )
