@@ -6,6 +6,7 @@ Only numbers and identifiers made here reach the text; no name from a model file
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
@@ -240,10 +241,10 @@ def _context(
 
 
 def _summary(model: Model) -> str:
-    kinds = [
-        f"{layer.kind} {size}" for layer, size in zip(model.layers, model.sizes(), strict=True)
-    ]
-    return f"input {model.input_size}, " + ", ".join(kinds)
+    """The chain in words, wrapped as the lines of a C comment."""
+    pairs = zip(model.layers, model.sizes(), strict=True)
+    kinds = [f"input {model.input_size}", *(f"{layer.kind} {size}" for layer, size in pairs)]
+    return "\n * ".join(textwrap.wrap(", ".join(kinds), 96))
 
 
 def _constants() -> dict[str, Any]:
