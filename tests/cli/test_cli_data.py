@@ -271,7 +271,7 @@ class TestCsv:
     def test_binary(self, one, tmp_path):
         path = tmp_path / "x.csv"
         path.write_bytes(b"1\n\xff\n")
-        refused(FormatError, f"{path}: is no text: byte 2 is 0xff, expected UTF-8", path, one)
+        refused(FormatError, f"{path}: is no text, expected UTF-8", path, one)
 
     def test_endless_field(self, one, tmp_path):
         path = tmp_path / "x.csv"
@@ -312,6 +312,13 @@ class TestTxt:
         path = tmp_path / "x.txt"
         path.write_text(" \n")
         refused(FormatError, f"{path}: holds no numbers, expected one per time step", path, one)
+
+    def test_many_numbers(self, one, tmp_path):
+        """More than are rounded at once."""
+        path = tmp_path / "x.txt"
+        values = np.arange(70_000, dtype=np.float32) / 8
+        path.write_text("\n".join(map(str, values)))
+        assert (data.read(path, one).x[0, :, 0] == values).all()
 
     @pytest.mark.parametrize("name", ["x.txt", "x.csv"])
     def test_decimals_round_once(self, one, tmp_path, name):

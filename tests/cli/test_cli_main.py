@@ -210,6 +210,33 @@ def test_closed_pipe(arguments, model_file):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: only Linux has it")
+def test_nowhere_to_write(model_file):
+    """A full disk is nobody's bug, and stdout may be closed from the start."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ifgo", "inspect", str(model_file)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "ifgo: the system refuses (No space left on device)\n"
+    command = f"'{sys.executable}' -m ifgo inspect '{model_file}' >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_system_refuses(ifgo, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/a/folder")
+
+    monkeypatch.setattr("ifgo.formats.load", load)
+    done = ifgo("inspect", "m")
+    assert (done.code, done.error) == (2, "/a/folder: the system refuses (Permission denied)")
+
+
 def test_as_a_process(model_file, tmp_path):
     """`python -m ifgo` and the script `ifgo` are the same, exit code included."""
     script = Path(sys.executable).with_name("ifgo")

@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -185,23 +185,41 @@ def _npz(path: Path, keys: re.Pattern[str], expected: str) -> dict[str, Array]:
 # -- text -------------------------------------------------------------------------------------
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> Iterator[str]:
     data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(
-            f"is no text: byte {error.start} is {data[error.start]:#04x}",
-            where=str(path),
-            expected="UTF-8",
-        ) from None
+        yield from io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    except UnicodeDecodeError:
+        raise FormatError("is no text", where=str(path), expected="UTF-8") from None
+
+
+class _Numbers:
+    """Decimals one by one, kept as the float32 that C's strtof gives (main.c reads with it)."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.doubles: list[float] = []
+        self.chunks: list[NDArray[np.float32]] = []
+
+    def add(self, token: str, double: float) -> None:
+        self.tokens.append(token)
+        self.doubles.append(double)
+        if len(self.tokens) == 2**16:  # small beside what text and float objects would take
+            self.flush()
+
+    def flush(self) -> None:
+        self.chunks.append(nearest_float32(self.tokens, np.array(self.doubles, np.float64)))
+        self.tokens, self.doubles = [], []
+
+    def array(self) -> NDArray[np.float32]:
+        self.flush()
+        return np.concatenate(self.chunks)
 
 
 def _csv(path: Path) -> NDArray[np.float32]:
     """Rows are time steps, columns features; a first line without any number is a header."""
-    reader = csv.reader(io.StringIO(_text(path), newline=""))
-    tokens: list[str] = []
-    doubles: list[float] = []
+    numbers = _Numbers()
+    reader = csv.reader(_lines(path))
     first, empty, width = True, 0, 0
     try:
         for row in reader:
@@ -221,11 +239,8 @@ def _csv(path: Path) -> NDArray[np.float32]:
                     where=f"{path} line {reader.line_num}",
                     expected=f"{width}, as the first line",
                 )
-            if first and all(_number(cell) is None for cell in row):
-                first = False
-                continue
-            first = False
-            for column, cell in enumerate(row, 1):
+            header, first = first and all(_number(cell) is None for cell in row), False
+            for column, cell in enumerate([] if header else row, 1):
                 if (value := _number(cell)) is None:
                     raise FormatError(
                         f"holds {cell[:40]!r}",
@@ -233,31 +248,30 @@ def _csv(path: Path) -> NDArray[np.float32]:
                         expected="a number",
                         hint="Commas separate columns, decimals have a point",
                     )
-                tokens.append(cell.strip())
-                doubles.append(value)
+                numbers.add(cell.strip(), value)
     except csv.Error as error:
         raise FormatError(f"is no CSV ({error})", where=f"{path} line {reader.line_num}") from None
-    if not doubles:
+    found = numbers.array()
+    if not found.size:
         raise FormatError("holds no numbers", where=str(path), expected="one line per time step")
-    return _nearest(tokens, doubles).reshape(-1, width)
+    return found.reshape(-1, width)
 
 
 def _txt(path: Path) -> NDArray[np.float32]:
     """Numbers between blanks, commas or semicolons: one sequence of one feature, (T, 1)."""
-    tokens: list[str] = []
-    doubles: list[float] = []
+    numbers = _Numbers()
     separators = str.maketrans(",;", "  ")
-    for line, text in enumerate(_text(path).split("\n"), 1):
+    for line, text in enumerate(_lines(path), 1):
         for token in text.translate(separators).split():
             if (value := _number(token)) is None:
                 raise FormatError(
                     f"holds {token[:40]!r}", where=f"{path} line {line}", expected="a number"
                 )
-            tokens.append(token)
-            doubles.append(value)
-    if not doubles:
+            numbers.add(token, value)
+    found = numbers.array()
+    if not found.size:
         raise FormatError("holds no numbers", where=str(path), expected="one per time step")
-    return _nearest(tokens, doubles).reshape(-1, 1)
+    return found.reshape(-1, 1)
 
 
 def _number(text: str) -> float | None:
@@ -268,11 +282,6 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _nearest(tokens: Sequence[str], doubles: Sequence[float]) -> NDArray[np.float32]:
-    """The float32 that C's strtof gives, so that the emitted main.c reads the same numbers."""
-    return nearest_float32(tokens, np.array(doubles, np.float64))
 
 
 # -- results ----------------------------------------------------------------------------------

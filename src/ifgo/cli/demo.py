@@ -76,7 +76,7 @@ def command(out: str, as_json: bool) -> int:
     _prove_bounds(story, model, beats)
     for row in story.proof:
         mark = terminal.paint("✓" if row.holds else "✗", "green" if row.holds else "red")
-        tell(f"  {mark} {row.what}: {row.verdict}\n    {row.compared}")
+        tell(f"  {mark} {escape(row.what)}: {escape(row.verdict)}\n    {escape(row.compared)}")
     if find_spec("onnxruntime") is None:
         tell('  - ONNX Runtime is not installed; to compare with it: pip install "ifgo[demo]"')
 

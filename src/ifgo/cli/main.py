@@ -71,13 +71,18 @@ def main() -> NoReturn:
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
         reconfigure(errors="backslashreplace")
     try:
-        sys.exit(call(sys.argv[1:]))
+        code = call(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
-        # What is buffered cannot be written: without this, closing stdout complains at exit.
+        code = PIPE_CLOSED
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        # What cannot be written would be tried again at exit, and complained about.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(PIPE_CLOSED)
+    sys.exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:
@@ -102,10 +107,7 @@ def call(arguments: Sequence[str]) -> int:
     except IfgoError as error:
         found = error
     except Exception as error:
-        found = IfgoError(
-            f"sorry, this is a bug in ifgo: {type(error).__name__}: {error}",
-            hint="Run it again with IFGO_TRACEBACK=1 to see where, and report that",
-        )
+        found = _unexpected(error)
         if os.environ.get("IFGO_TRACEBACK"):
             for line in traceback.format_exc().splitlines():
                 terminal.tell(terminal.escape(line))
@@ -113,3 +115,14 @@ def call(arguments: Sequence[str]) -> int:
     if "--json" in arguments:
         terminal.emit({"error": terminal.error_facts(found)})
     return found.exit_code
+
+
+def _unexpected(error: Exception) -> IfgoError:
+    """What to say of an error that nobody raised on purpose."""
+    if isinstance(error, OSError) and error.strerror:
+        where = None if error.filename is None else str(error.filename)
+        return UsageError(f"the system refuses ({error.strerror})", where=where)
+    return IfgoError(
+        f"sorry, this is a bug in ifgo: {type(error).__name__}: {error}",
+        hint="Run it again with IFGO_TRACEBACK=1 to see where, and report that",
+    )
