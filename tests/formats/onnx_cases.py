@@ -15,15 +15,10 @@ from ifgo.layers import (
     ActivationLayer,
     BatchNorm,
     Dense,
-    Dropout,
     Embedding,
-    Flatten,
-    HiddenAsSequence,
     InitialState,
-    LastStep,
     Layer,
     Recurrent,
-    RepeatVector,
     Residual,
     Scale,
 )
@@ -228,7 +223,9 @@ def _chain(
             case Recurrent():
                 traces = result.traces[layer.name]
                 ends = [
-                    _cell_errors(cell, traces[direction], value, error)
+                    _cell_errors(
+                        cell, traces[direction], value, error, backward=direction == "backward"
+                    )
                     for direction, cell in layer.cells.items()
                 ]
                 error = max(of_h for of_h, _ in ends)
@@ -255,28 +252,50 @@ def _chain(
                 error = 0.0
             case _:
                 pass
-        assert error < 1e-3, "the bound says nothing about this net: draw a more contractive one"
+        assert error < 1e-3, f"a bound of {error:.2g} says nothing: draw a more contractive net"
         value = result.outputs[layer.name]
     return value, error
 
 
-def _cell_errors(cell: LSTMCell, trace: truth.Trace, x: Any, error: float) -> tuple[float, float]:
-    """Of h and of c after the last step, which is where both are largest."""
+def _cell_errors(
+    cell: LSTMCell, trace: truth.Trace, x: Any, error: float, *, backward: bool
+) -> tuple[float, float]:
+    """The largest error of h and of c over all steps, from where the gates really are."""
     f_act, g_act, h_act = cell.activations
     w, r, p = _rows(cell.weight_ih), _rows(cell.weight_hh), _top(cell.peephole)
-    i, f, g, o, c, h = (_top(trace[name]) for name in ("i", "f", "g", "o", "c", "h"))
-    total = w * _top(x) + r * max(h, 1.0) + _top(cell.bias_ih) + _top(cell.bias_hh) + p * c
-    local = (sum(cell.weight_ih.shape[1:] + cell.weight_hh.shape[1:]) + 3) * UNIT * total
-    e_h = e_c = 0.0
-    for _ in range(trace["h"].shape[1]):
-        e_z = local + w * error + r * e_h + p * e_c
-        e_i = e_f = _slope(f_act) * e_z + ACTIVATION * (1 + total)
-        e_g = _slope(g_act) * e_z + ACTIVATION * (1 + total)
-        e_c = f * e_c + c * e_f + i * e_g + g * e_i + 3 * UNIT * (f * c + i * g + c)
-        e_o = _slope(f_act) * (e_z + p * e_c) + ACTIVATION * (1 + total)
-        m = h / o if o else 1.0
-        e_h = o * (_slope(h_act) * e_c + ACTIVATION * (1 + c)) + max(m, c, 1.0) * e_o + UNIT * h
-    return e_h, e_c
+    terms = sum(cell.weight_ih.shape[1:] + cell.weight_hh.shape[1:]) + 3
+    biases = _top(cell.bias_ih) + _top(cell.bias_hh)
+    e_h = e_c = worst_h = worst_c = 0.0
+    before = np.ones_like(trace["c"][:, 0])  # initial states of the tests are at most 1
+    h_before = 1.0
+    steps = range(trace["h"].shape[1])
+    for t in reversed(steps) if backward else steps:
+        i, f, g, o, c = (trace[name][:, t] for name in "ifgoc")
+        total = (
+            w * _top(np.asarray(x)[:, t]) + r * h_before + biases + p * max(_top(before), _top(c))
+        )
+        library = ACTIVATION * (1 + total)
+        e_z = terms * UNIT * total + w * error + r * e_h + p * e_c
+        e_i, e_f = (_slope_at(f_act, gate, e_z) * e_z + library for gate in (i, f))
+        e_g = _slope_at(g_act, g, e_z) * e_z + library
+        rounding = 3 * UNIT * (_top(f) * _top(before) + _top(i) * _top(g) + _top(c))
+        e_c = _top(f) * e_c + _top(before) * e_f + _top(i) * e_g + _top(g) * e_i + rounding
+        e_o = _slope_at(f_act, o, e_z) * (e_z + p * e_c) + library
+        m = trace["m"][:, t] / np.where(o == 0, 1, o)
+        e_m = _slope_at(h_act, m, e_c) * e_c + ACTIVATION * (1 + _top(c))
+        e_h = _top(o) * e_m + _top(m) * e_o + UNIT * _top(trace["h"][:, t])
+        worst_h, worst_c = max(worst_h, e_h), max(worst_c, e_c)
+        before, h_before = c, _top(trace["h"][:, t])
+    return worst_h, worst_c
+
+
+def _slope_at(activation: Activation, result: Any, error: float) -> float:
+    """The slope where the function gives `result`; both second derivatives are below 1."""
+    if activation.name == "sigmoid":
+        return float((result * (1 - result)).max()) + error
+    if activation.name == "tanh":
+        return float((1 - result**2).max()) + error
+    return _slope(activation)
 
 
 # -- random models ----------------------------------------------------------------------------
@@ -340,12 +359,3 @@ def tokens_or_features(model: Model, rng: np.random.Generator, b: int, t: int) -
     if isinstance(model.input, TokenInput):
         return rng.integers(0, model.input.vocabulary, (b, t))
     return rng.uniform(-1, 1, (b, t, model.input_size)).astype(np.float32)
-
-
-__all__ = [
-    "Dropout",
-    "Flatten",
-    "HiddenAsSequence",
-    "LastStep",
-    "RepeatVector",
-]
