@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ifgo.errors import FormatError, ModelError, UnsupportedError
+from ifgo.fields import check_fields
 
 PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
     "sigmoid": (),
@@ -35,13 +36,17 @@ GATE_ACTIVATIONS: Final = tuple(name for name in PARAMETERS if name != "softmax"
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation function with its parameters (None exactly where it takes none)."""
+    """One activation function with its parameters (None exactly where it takes none).
+
+    Raises ModelError on an unknown name and on parameters that are missing, extra or not finite.
+    """
 
     name: str
     alpha: float | None = None
     beta: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.name not in PARAMETERS:
             raise ModelError(
                 f"unknown activation {self.name!r}",
@@ -120,7 +125,7 @@ def from_onnx_lstm(
 
     Values are consumed in order, only by functions that need them (SPEC.md section 4).
     Raises UnsupportedError on an unknown name or an ambiguous default, FormatError on values
-    left over; both name `where`, the node.
+    left over, ModelError on values that are not finite; all name `where`, the node.
     """
     alpha_list, beta_list = list(alphas), list(betas)
     result: list[Activation] = []
@@ -147,13 +152,18 @@ def from_onnx_lstm(
                     where=where,
                     hint=f"Write activation_{parameter} into the model",
                 )
-        found = Activation(name, **values)
+        try:
+            found = Activation(name, **values)
+        except ModelError as error:
+            raise error.located(where) from None
         result.append(LINEAR if found == Activation("affine", 1.0, 0.0) else found)
     for parameter, left in (("alpha", alpha_list), ("beta", beta_list)):
         if left:
             raise FormatError(
-                f"activation_{parameter} has {len(left)} more values than the activations "
+                f"activation_{parameter} has {len(left)} more "
+                f"{'value' if len(left) == 1 else 'values'} than the activations "
                 f"{', '.join(names)} take",
                 where=where,
+                expected="one value for each activation that takes the parameter, in order",
             )
     return result

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ifgo import gates, limits
 from ifgo.activations import GATE_ACTIVATIONS, SIGMOID, TANH, Activation
-from ifgo.errors import ModelError
+from ifgo.errors import ModelError, UsageError
+from ifgo.fields import check_fields
 
 Array = NDArray[np.floating[Any]]
 Coupling = Literal["f=1-i", "i=1-f"]
@@ -28,12 +29,21 @@ def frozen_array(
 
     shape: sizes, or a letter where any size ≥ 1 will do.
     """
-    array: NDArray[Any] = np.array(value, order="C")
+    wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+    if value is None:
+        raise ModelError(f"{what} is None", where=where, expected=f"an array {wanted}")
+    try:
+        array: NDArray[Any] = np.array(value, order="C")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"{what} cannot become an array ({error})", where=where, expected=f"an array {wanted}"
+        ) from None
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise ModelError(
             f"{what} has dtype {array.dtype}", where=where, expected="a floating-point array"
         )
-    wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+    if array.ndim == len(shape) and 0 in array.shape:
+        wanted += ", every size at least 1"
     matches = array.ndim == len(shape) and all(
         have == want if isinstance(want, int) else have >= 1
         for have, want in zip(array.shape, shape, strict=True)
@@ -53,16 +63,33 @@ def frozen_array(
         raise ModelError(
             f"{what}[{index}] is {float(array[bad])}",
             where=where,
-            expected="finite weights",
+            expected="finite values",
             hint="Train or export the model again: a NaN or infinity never computes",
         )
     array.setflags(write=False)
     return array
 
 
-def _freeze(owner: object, name: str, shape: tuple[int | str, ...]) -> None:
+def require_epsilon(epsilon: float, what: str, *, where: str | None = None) -> None:
+    """Raises ModelError unless `epsilon` is finite and above 0."""
+    if not 0 < epsilon < np.inf:
+        raise ModelError(f"{what} is {epsilon}", where=where, expected="a finite number above 0")
+
+
+def require_variance(variance: Array, *, where: str | None = None) -> None:
+    """Raises ModelError naming the first negative entry of `variance`."""
+    if (variance < 0).any():
+        index = int(np.argmax(variance < 0))
+        raise ModelError(
+            f"variance[{index}] is {float(variance[index])}", where=where, expected="0 or more"
+        )
+
+
+def _freeze(
+    owner: object, name: str, shape: tuple[int | str, ...], *, optional: bool = False
+) -> None:
     value = getattr(owner, name)
-    if value is not None:
+    if value is not None or not optional:
         object.__setattr__(owner, name, frozen_array(value, shape, name))
 
 
@@ -77,9 +104,9 @@ class LayerNorm:
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _freeze(self, "weight", (4, "H"))
-        if not self.epsilon > 0:
-            raise ModelError(f"layer norm epsilon is {self.epsilon}", expected="a number above 0")
+        require_epsilon(self.epsilon, "layer norm epsilon")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +124,7 @@ class MatrixNorm:
     epsilon_outside: bool
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("scale", "mean", "variance"):
             _freeze(self, name, ("4H",))
         if len({self.scale.shape, self.mean.shape, self.variance.shape}) != 1:
@@ -105,10 +133,8 @@ class MatrixNorm:
                 f"{self.variance.shape} differ in shape",
                 expected="(4H,) for all three",
             )
-        if (self.variance < 0).any():
-            raise ModelError("variance has negative entries", expected="variance of 0 or more")
-        if not self.epsilon > 0:
-            raise ModelError(f"batch norm epsilon is {self.epsilon}", expected="a number above 0")
+        require_variance(self.variance)
+        require_epsilon(self.epsilon, "batch norm epsilon")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +147,8 @@ class LSTMCell:
     clip_z bounds the pre-activations, clip_cell the new cell state (before the output peephole),
     clip_projection the projected output; None is off. forget_bias is added to the f rows at run
     time. input_norm and hidden_norm normalise x·Wᵀ and h·Rᵀ on their own.
-    Raises ModelError on shapes that do not fit, values that are not finite, or rules that
-    contradict each other.
+    Raises ModelError on types and shapes that do not fit, values that are not finite, or rules
+    that contradict each other.
     """
 
     weight_ih: Array
@@ -145,6 +171,7 @@ class LSTMCell:
     kind = "lstm"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _freeze(self, "weight_ih", ("4H", "I"))
         rows = self.weight_ih.shape[0]
         if rows % 4:
@@ -169,9 +196,9 @@ class LSTMCell:
                 )
         _freeze(self, "weight_hh", (rows, self.output_size))
         for name in ("bias_ih", "bias_hh"):
-            _freeze(self, name, (rows,))
-        _freeze(self, "bias_hr", (self.output_size,))
-        _freeze(self, "peephole", (3, hidden))
+            _freeze(self, name, (rows,), optional=True)
+        _freeze(self, "bias_hr", (self.output_size,), optional=True)
+        _freeze(self, "peephole", (3, hidden), optional=True)
         self._check_rules()
 
     def _check_rules(self) -> None:
@@ -187,8 +214,6 @@ class LSTMCell:
                 raise ModelError(f"{name} is {bound}", expected="a finite number above 0, or None")
         if not np.isfinite(self.forget_bias):
             raise ModelError(f"forget_bias is {self.forget_bias}", expected="a finite number")
-        if self.coupling not in (None, "f=1-i", "i=1-f"):
-            raise ModelError(f"coupling is {self.coupling!r}", expected="None, 'f=1-i' or 'i=1-f'")
         if self.weight_hr is None and (self.bias_hr is not None or self.clip_projection):
             given = "bias_hr" if self.bias_hr is not None else "clip_projection"
             raise ModelError(f"{given} is set without weight_hr", expected="a projection, or none")
@@ -254,7 +279,12 @@ class LSTMCell:
         return self.weight_ih.size + self.weight_hh.size + projection
 
     def gate(self, letter: str) -> dict[str, Array]:
-        """One gate (i, f, g, o): weight_ih (H, I), weight_hh (H, P), biases and peephole (H,)."""
+        """One gate (i, f, g, o): weight_ih (H, I), weight_hh (H, P), biases and peephole (H,).
+
+        Raises UsageError on another letter.
+        """
+        if letter not in tuple(gates.CANONICAL):
+            raise UsageError(f"unknown gate {letter!r}", expected="i, f, g or o")
         found: dict[str, Array] = {}
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             value: Array | None = getattr(self, name)

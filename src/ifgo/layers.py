@@ -12,8 +12,9 @@ import numpy as np
 
 from ifgo import limits
 from ifgo.activations import LINEAR, Activation
-from ifgo.cell import Array, LSTMCell, frozen_array
-from ifgo.errors import ModelError
+from ifgo.cell import Array, LSTMCell, frozen_array, require_epsilon, require_variance
+from ifgo.errors import ModelError, UsageError
+from ifgo.fields import check_fields
 
 Signature = Literal["step→step", "sequence→sequence", "sequence→vector", "vector→sequence"]
 Merge = Literal["concat", "sum", "mul", "ave"]
@@ -62,9 +63,14 @@ class Layer:
                 f"receives {have} features", where=f"layer {self.name}", expected=str(want)
             )
 
-    def _freeze(self, name: str, shape: tuple[int | str, ...]) -> None:
+    def _check_fields(self) -> str:
+        """Raises ModelError on a field of the wrong type. Returns how errors name the layer."""
+        check_fields(self, where=f"layer {self.name}")
+        return f"layer {self.name}"
+
+    def _freeze(self, name: str, shape: tuple[int | str, ...], *, optional: bool = False) -> None:
         value = getattr(self, name)
-        if value is not None:
+        if value is not None or not optional:
             where = f"layer {self.name}"
             object.__setattr__(self, name, frozen_array(value, shape, name, where=where))
 
@@ -85,11 +91,12 @@ class InitialState:
     c: Array | None = None
 
     def __post_init__(self) -> None:
-        if (self.kind == "constant") != (self.h is not None and self.c is not None):
+        check_fields(self)
+        given = [name for name in ("h", "c") if getattr(self, name) is not None]
+        if given != (["h", "c"] if self.kind == "constant" else []):
             raise ModelError(
-                f"initial state of kind {self.kind!r} "
-                f"{'lacks' if self.kind == 'constant' else 'carries'} h or c",
-                expected="both h and c for 'constant', neither otherwise",
+                f"initial state of kind {self.kind!r} carries {' and '.join(given) or 'nothing'}",
+                expected="h and c for 'constant', nothing otherwise",
             )
 
 
@@ -105,6 +112,7 @@ class TrainingFacts:
     output: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("input", "recurrent", "output"):
             rate: float = getattr(self, name)
             if not 0 <= rate < 1:
@@ -134,13 +142,9 @@ class Recurrent(Layer):
     kind = "lstm"
 
     def __post_init__(self) -> None:
-        where = f"layer {self.name}"
+        where = self._check_fields()
         if not self.cells:
             raise ModelError("has no cell", where=where, expected="forward, backward or both")
-        if self.merge not in ("concat", "sum", "mul", "ave"):
-            raise ModelError(
-                f"merge is {self.merge!r}", where=where, expected="concat, sum, mul or ave"
-            )
         if self.go_backwards and self.backward is not None:
             raise ModelError(
                 "go_backwards is set on a layer with a backward cell",
@@ -260,8 +264,9 @@ class Dense(Layer):
     kind = "dense"
 
     def __post_init__(self) -> None:
+        self._check_fields()
         self._freeze("weight", ("O", "I"))
-        self._freeze("bias", (self.weight.shape[0],))
+        self._freeze("bias", (self.weight.shape[0],), optional=True)
 
     def output_size(self, input_size: int) -> int:
         self._expect_input(input_size, self.weight.shape[1])
@@ -292,7 +297,14 @@ class Embedding(Layer):
     kind = "embedding"
 
     def __post_init__(self) -> None:
+        where = self._check_fields()
         self._freeze("weight", ("V", "E"))
+        if self.vocabulary > limits.MAX_VOCABULARY:
+            raise ModelError(
+                f"has {self.vocabulary} rows",
+                where=where,
+                expected=f"at most {limits.MAX_VOCABULARY}",
+            )
 
     @property
     def vocabulary(self) -> int:
@@ -318,6 +330,9 @@ class ActivationLayer(Layer):
 
     kind = "activation"
 
+    def __post_init__(self) -> None:
+        self._check_fields()
+
     def detail(self) -> str:
         return str(self.activation)
 
@@ -331,11 +346,10 @@ class Dropout(Layer):
     kind = "dropout"
 
     def __post_init__(self) -> None:
+        where = self._check_fields()
         if not 0 <= self.rate < 1:
             raise ModelError(
-                f"dropout rate is {self.rate}",
-                where=f"layer {self.name}",
-                expected="a rate in [0, 1)",
+                f"dropout rate is {self.rate}", where=where, expected="a rate in [0, 1)"
             )
 
     def detail(self) -> str:
@@ -356,15 +370,13 @@ class BatchNorm(Layer):
     kind = "batch_norm"
 
     def __post_init__(self) -> None:
+        where = self._check_fields()
         self._freeze("mean", ("F",))
-        for name in ("variance", "weight", "bias"):
-            self._freeze(name, self.mean.shape)
-        if (self.variance < 0).any() or not self.epsilon > 0:
-            raise ModelError(
-                "variance is negative or epsilon not above 0",
-                where=f"layer {self.name}",
-                expected="variance ≥ 0 and epsilon > 0",
-            )
+        self._freeze("variance", self.mean.shape)
+        for name in ("weight", "bias"):
+            self._freeze(name, self.mean.shape, optional=True)
+        require_variance(self.variance, where=where)
+        require_epsilon(self.epsilon, "epsilon", where=where)
 
     def output_size(self, input_size: int) -> int:
         self._expect_input(input_size, self.mean.shape[0])
@@ -430,11 +442,10 @@ class RepeatVector(Layer):
     kind = "repeat_vector"
 
     def __post_init__(self) -> None:
+        where = self._check_fields()
         if not 1 <= self.steps <= limits.MAX_STEPS:
             raise ModelError(
-                f"repeats {self.steps} times",
-                where=f"layer {self.name}",
-                expected=f"1 to {limits.MAX_STEPS}",
+                f"repeats {self.steps} times", where=where, expected=f"1 to {limits.MAX_STEPS}"
             )
 
     @property
@@ -450,6 +461,14 @@ class Flatten(Layer):
 
     shape_of_time = "sequence→vector"
     kind = "flatten"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= limits.MAX_STEPS:
+            raise ModelError(
+                f"takes {self.steps} steps",
+                where=f"layer {self.name}",
+                expected=f"1 to {limits.MAX_STEPS}",
+            )
 
     def output_size(self, input_size: int) -> int:
         return self.steps * input_size
@@ -472,6 +491,7 @@ class Scale(Layer):
     kind = "scale"
 
     def __post_init__(self) -> None:
+        self._check_fields()
         self._freeze("factor", ("F",))
         self._freeze("offset", self.factor.shape)
 
@@ -494,11 +514,14 @@ class Residual(Layer):
     kind = "residual"
 
     def __post_init__(self) -> None:
+        where = self._check_fields()
+        if not self.layers:
+            raise ModelError("holds no layers", where=where, expected="at least one")
         for layer in self.layers:
             if layer.signature not in ("step→step", "sequence→sequence"):
                 raise ModelError(
                     f"holds {layer.kind} {layer.name}",
-                    where=f"layer {self.name}",
+                    where=where,
                     expected="only layers that keep the sequence",
                 )
 
@@ -537,17 +560,41 @@ class Residual(Layer):
         return f"around {', '.join(layer.name for layer in self.layers)}"
 
 
+def floating_dtype(dtype: Any) -> np.dtype[Any]:
+    """`dtype` (a name or a type) as NumPy's; UsageError where it is no floating-point type."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or (found.kind != "f" and found.name != "bfloat16"):
+        raise UsageError(
+            f"dtype {dtype!r} holds no weights", expected="float64, float32, float16 or bfloat16"
+        )
+    return found
+
+
 def cast(layer: Layer, dtype: Any) -> Layer:
-    """`layer` with every array as `dtype` (values may round)."""
+    """`layer` with every array as `dtype` (values may round).
+
+    Raises UsageError where `dtype` is no floating-point type or a value lies beyond its range.
+    """
+    floating = floating_dtype(dtype)
 
     def convert(owner: Any) -> Any:
         changes: dict[str, Any] = {}
         for name in owner.__dataclass_fields__:
             value = getattr(owner, name)
             if isinstance(value, np.ndarray):
-                changes[name] = value.astype(dtype)
+                with np.errstate(over="ignore"):
+                    changes[name] = value.astype(floating)
+                if not np.isfinite(changes[name].astype(np.float64)).all():
+                    raise UsageError(
+                        f"{name} holds values beyond the range of {floating}",
+                        where=f"layer {layer.name}",
+                        expected="a dtype that holds every value",
+                    )
             elif isinstance(owner, Residual) and name == "layers":
-                changes[name] = tuple(cast(inner, dtype) for inner in owner.layers)
+                changes[name] = tuple(cast(inner, floating) for inner in owner.layers)
             elif hasattr(value, "__dataclass_fields__") and not isinstance(value, Activation):
                 changes[name] = convert(value)
         return replace(owner, **changes)

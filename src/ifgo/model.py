@@ -13,6 +13,7 @@ from ifgo import limits
 from ifgo.activations import Activation
 from ifgo.cell import Array, LayerNorm, LSTMCell, MatrixNorm
 from ifgo.errors import ModelError, UnsupportedError
+from ifgo.fields import check_fields
 from ifgo.layers import (
     ActivationLayer,
     BatchNorm,
@@ -81,6 +82,9 @@ class FeatureInput:
     name: str = "x"
     axes: Axes = "BT"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class TokenInput:
@@ -90,12 +94,18 @@ class TokenInput:
     name: str = "x"
     axes: Axes = "BT"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class LengthsInput:
     """Length of each sequence, (B,) integers in [0, T]."""
 
     name: str = "lengths"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,9 @@ class StateSlot:
     layer: str
     part: Literal["h", "c"]
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class StateInput:
@@ -112,6 +125,9 @@ class StateInput:
 
     name: str
     slots: tuple[StateSlot, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,9 @@ class Output:
     layers: tuple[str, ...] = ()
     axes: Axes = "BT"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -138,6 +157,9 @@ class Provenance:
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     """Our array name ("lstm.forward.weight_ih") → the source's name for it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,12 +177,10 @@ class Model:
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(self, "layers", tuple(self.layers))
+        check_fields(self)
         if not self.outputs:
             role = "last" if self._domains()[-1] == "vector" else "sequence"
             object.__setattr__(self, "outputs", (Output(role),))
-        object.__setattr__(self, "outputs", tuple(self.outputs))
         _Check(self).run()
 
     # -- shape and time ---------------------------------------------------------------------
@@ -254,7 +274,10 @@ class Model:
         return sum(layer.macs for layer in self.layers)
 
     def astype(self, dtype: Any) -> Model:
-        """The same model with every array as `dtype`; values may round."""
+        """The same model with every array as `dtype`; values may round.
+
+        Raises UsageError where `dtype` is no floating-point type or a value lies beyond its range.
+        """
         return replace(self, layers=tuple(cast(layer, dtype) for layer in self.layers))
 
     # -- use --------------------------------------------------------------------------------
@@ -322,6 +345,13 @@ class _Check:
             if layer.name in seen:
                 raise ModelError(f"two layers are named {layer.name!r}", expected="unique names")
             seen.add(layer.name)
+        arrays = [f"{layer.name}.{n}" for layer in self.model.layers for n in layer.arrays]
+        for name in arrays:
+            if arrays.count(name) > 1:
+                raise ModelError(
+                    f"two arrays are named {name!r}",
+                    expected="layer names that no other name continues after a dot",
+                )
 
     def chain(self) -> None:
         model = self.model
@@ -352,7 +382,7 @@ class _Check:
             final = isinstance(layer, LastStep) and layer.of == "state"
             if final and not isinstance(before, Recurrent):
                 raise ModelError(
-                    "takes the final state, but no recurrent layer stands before it",
+                    "takes the final state, but no recurrent layer stands right before it",
                     where=f"layer {layer.name}",
                     expected="LastStep(of='state') right after a Recurrent",
                 )
@@ -360,47 +390,80 @@ class _Check:
     def states(self) -> None:
         named = {layer.name: layer for layer in self.model.recurrent}
         given: set[tuple[str, str]] = set()
+        lengths: LengthsInput | None = None
         for entry in self.model.inputs[1:]:
             if isinstance(entry, FeatureInput | TokenInput):
                 raise ModelError(
                     f"input {entry.name!r} is a second main input", expected="one main input"
                 )
-            if not isinstance(entry, StateInput):
+            if isinstance(entry, LengthsInput):
+                if lengths is not None:
+                    raise ModelError(
+                        f"inputs {lengths.name!r} and {entry.name!r} both give the lengths",
+                        expected="one LengthsInput at most",
+                    )
+                lengths = entry
                 continue
+            if not entry.slots:
+                raise ModelError(
+                    f"input {entry.name!r} feeds no state",
+                    expected="a StateSlot for each state it holds",
+                )
             for slot in entry.slots:
                 if slot.layer not in named:
                     raise ModelError(
                         f"input {entry.name!r} feeds the state of {slot.layer!r}",
-                        expected="one of the recurrent layers " + ", ".join(named),
+                        expected=_recurrent_words(named),
                     )
                 if (slot.layer, slot.part) in given:
-                    raise ModelError(f"two inputs feed state {slot.part} of {slot.layer}")
+                    raise ModelError(
+                        f"input {entry.name!r} feeds state {slot.part} of {slot.layer!r}, "
+                        "which is fed already",
+                        expected="each state in one slot only",
+                    )
                 given.add((slot.layer, slot.part))
         for name, layer in named.items():
-            if (layer.initial.kind == "input") != ((name, "h") in given and (name, "c") in given):
+            fed = sum(owner == name for owner, _ in given)
+            if fed != (2 if layer.initial.kind == "input" else 0):
                 raise ModelError(
-                    f"initial state is of kind {layer.initial.kind!r}, but "
-                    f"{sum(slot[0] == name for slot in given)} of its 2 states are inputs",
+                    f"initial state is of kind {layer.initial.kind!r}, but {fed} of its 2 states "
+                    f"{'is an input' if fed == 1 else 'are inputs'}",
                     where=f"layer {name}",
                     expected="StateInputs for h and c exactly where the kind is 'input'",
                 )
 
     def results(self) -> None:
-        named = {layer.name for layer in self.model.recurrent}
+        named = {layer.name: layer for layer in self.model.recurrent}
         end = "last" if self.model.ends_in_vector else "sequence"
         for output in self.model.outputs:
             if output.role in ("h_n", "c_n"):
                 unknown = [name for name in output.layers if name not in named]
                 if unknown or not output.layers:
                     raise ModelError(
-                        f"output {output.name!r} gives {output.role} of {unknown or 'no layer'}",
-                        expected="recurrent layers of the model: " + ", ".join(named),
+                        f"output {output.name!r} gives {output.role} of "
+                        + (repr(unknown[0]) if unknown else "no layer"),
+                        expected=_recurrent_words(named),
                     )
+                if len(set(output.layers)) != len(output.layers):
+                    twice = next(n for n in output.layers if output.layers.count(n) > 1)
+                    raise ModelError(
+                        f"output {output.name!r} gives {output.role} of {twice!r} twice",
+                        expected="each layer once",
+                    )
+            elif output.layers:
+                raise ModelError(
+                    f"output {output.name!r} has role {output.role!r} and names layers",
+                    expected="layers for the roles 'h_n' and 'c_n' only",
+                )
             elif output.role != end:
                 raise ModelError(
                     f"output {output.name!r} has role {output.role!r}",
                     expected=f"{end!r}, the chain ends in a {end.replace('last', 'vector')}",
                 )
+
+
+def _recurrent_words(named: Mapping[str, Recurrent]) -> str:
+    return "one of the recurrent layers " + ", ".join(named) if named else "no states, none recurs"
 
 
 def require_streamable(model: Model) -> None:
