@@ -9,21 +9,15 @@ import pytest
 
 import ifgo as package
 from ifgo.cli.inspect import storage
-from ifgo.cli.names import LONGEST, printable
 from ifgo.cli.new import random_model
 from ifgo.describe import describe
 from ifgo.model import (
-    Dense,
     FeatureInput,
-    InitialState,
     LSTMCell,
     Model,
     Output,
     Provenance,
     Recurrent,
-    Residual,
-    StateInput,
-    StateSlot,
 )
 
 HOSTILE = "a\nPASS\x1b[31m\u202e"
@@ -164,37 +158,3 @@ def test_hostile_names_in_errors(ifgo, hostile, x, tmp_path):
     assert done.code == 2
     assert f"(layer {SHOWN}lstm0) has shape (7,)" in done.error
     safe(done.out, done.err)
-
-
-def test_printable_keeps_a_model_that_needs_nothing(model):
-    assert printable(model) is model
-
-
-def test_printable_keeps_names_apart_and_states_connected():
-    """Two names that look alike once escaped, a long one, and one inside a residual."""
-    cell = random_model([2], 2).recurrent[0].cell
-    names = ["a\n", "a\\n", "\x07" * 60, "in\x1b"]
-    one, two, three, inner = (Recurrent(name, cell) for name in names)
-    given = replace(one, initial=InitialState("input"))
-    slots = (StateSlot("a\n", "h"), StateSlot("a\n", "c"))
-    model = Model(
-        (FeatureInput(2, "x\t"), StateInput("s\t", slots)),
-        (given, two, three, Residual("r", (inner,), 2), Dense("d", np.ones((1, 2), np.float32))),
-        (Output("sequence", "y\t"), Output("h_n", "h\t", ("a\n",))),
-    )
-    shown = printable(model)
-    long = "\\x07" * 60
-    assert [layer.name for layer in shown.recurrent] == [
-        "a\\n",
-        "a\\n'",
-        long[: LONGEST - 1] + "…",
-        "in\\x1b",
-    ]
-    assert shown.inputs == (
-        FeatureInput(2, "x\\t"),
-        StateInput("s\\t", (StateSlot("a\\n", "h"), StateSlot("a\\n", "c"))),
-    )
-    assert shown.outputs == (
-        Output("sequence", "y\\t"),
-        Output("h_n", "h\\t", ("a\\n",)),
-    )

@@ -9,7 +9,6 @@ import click
 import numpy as np
 
 from ifgo.cli import terminal
-from ifgo.cli.names import printable
 from ifgo.cli.options import Source, model_source
 from ifgo.cli.terminal import escape, json_option
 from ifgo.describe import describe
@@ -29,13 +28,12 @@ def command(source: Source, gates: bool, as_json: bool) -> None:
         tree["gate_storage"] = storage(model.provenance)
         terminal.emit(tree | ({"gates": gate_rows(model)} if gates else {}))
         return
-    shown = printable(model)
-    terminal.say(str(shown))
+    terminal.say(str(model))
     for line in _origin(model.provenance):
         terminal.say(line)
     if gates:
         terminal.say()
-        terminal.say(_gate_table(shown))
+        terminal.say(_gate_table(model))
 
 
 def _origin(provenance: Provenance) -> list[str]:
@@ -92,7 +90,7 @@ def _gate_table(model: Model) -> str:
     both = {layer.name for layer in model.recurrent if layer.directions == 2}
     before = ("", "")
     for row in gate_rows(model):
-        layer = row["layer"] + (f" {row['direction']}" if row["layer"] in both else "")
+        layer = escape(row["layer"]) + (f" {row['direction']}" if row["layer"] in both else "")
         gate = f"{row['gate']} {GATE_NAMES[row['gate']]}"
         grid.add_row(
             Text(layer if layer != before[0] else ""),

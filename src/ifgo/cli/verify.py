@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ifgo import verification
 from ifgo.cli import data, terminal
-from ifgo.cli.names import printable
 from ifgo.cli.options import Source, model_source
-from ifgo.cli.terminal import json_option
+from ifgo.cli.terminal import escape, json_option
 from ifgo.errors import ToolError, UsageError
 from ifgo.targets.c99 import find_compiler
 
@@ -39,12 +40,12 @@ def command(source: Source, input_: str | None, against: str | None, as_json: bo
                 expected="x of one length, without lengths",
             )
         x, state = given.x, given.state
+    found = verification.verify(model, x, against=runtimes, state=state)
     if as_json:
-        found = verification.verify(model, x, against=runtimes, state=state)
         terminal.emit({"model": source.path, "input": input_, **found.to_dict()})
     else:
-        found = verification.verify(printable(model), x, against=runtimes, state=state)
-        terminal.say(str(found))
+        shown = (replace(f, layer=escape(f.layer), note=escape(f.note)) for f in found.findings)
+        terminal.say(str(replace(found, findings=tuple(shown))))
     return 0 if found.ok else 1
 
 
