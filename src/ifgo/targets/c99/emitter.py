@@ -31,7 +31,7 @@ from ifgo.targets.c99.packing import (
     raw_tensors,
     state_fields,
 )
-from ifgo.targets.c99.schedule import Schedule, function, number
+from ifgo.targets.c99.schedule import BLOCK, UNROLL, Schedule, function, number
 
 Weights = Literal["embedded", "files"]
 
@@ -206,6 +206,8 @@ def _context(
     return {
         "p": name,
         "P": name.upper(),
+        "block": BLOCK,
+        "unroll": UNROLL,
         "c": _constants(),
         "facts": facts,
         "files": raw is not None,
@@ -263,8 +265,8 @@ def _functions(program: Program, raw: bool) -> set[str]:
                 case Affine() if raw:
                     found.add("gates" if len(instruction.terms) == 2 else "rows")
                 case Affine():
-                    found |= {"affine"} if instruction.result.size >= 4 else set()
-                    found |= {"rows"} if instruction.result.size % 4 else set()
+                    found |= {"affine"} if instruction.result.size >= BLOCK else set()
+                    found |= {"rows"} if instruction.result.size % BLOCK else set()
                 case Softmax():
                     found.add("softmax")
                 case Differs() if not instruction.source.buffer.tokens:

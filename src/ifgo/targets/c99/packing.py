@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ifgo.errors import UnsupportedError
 from ifgo.model import Dense, Layer, Model, Recurrent
 from ifgo.program import Affine, Buffer, Program
-from ifgo.targets.c99.schedule import number
+from ifgo.targets.c99.schedule import BLOCK, number
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def columns(items: list[str], per_line: int = 8) -> str:
 
 
 def pack(matrices: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """[W R] side by side: blocks of four rows column by column, then the rows left over."""
+    """[W R] side by side: blocks of BLOCK rows column by column, then the rows left over."""
     joined = np.concatenate(matrices, axis=1)
-    full = joined.shape[0] - joined.shape[0] % 4
-    blocks = joined[:full].reshape(-1, 4, joined.shape[1]).transpose(0, 2, 1)
+    full = joined.shape[0] - joined.shape[0] % BLOCK
+    blocks = joined[:full].reshape(-1, BLOCK, joined.shape[1]).transpose(0, 2, 1)
     return np.concatenate([blocks.reshape(-1), joined[full:].reshape(-1)])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -30,6 +31,12 @@ from ifgo.program import (
     touched,
     writes,
 )
+
+BLOCK: Final = 8
+"""Rows that `affine` computes at once: their sums stay in registers while one input is read."""
+
+UNROLL: Final = 4
+"""Columns that its inner loop takes at a time."""
 
 Run = list[Elementwise | Probe]
 Single = Affine | Gather | Softmax | Differs | Normalise
@@ -281,23 +288,22 @@ class Schedule:
             )
             if len(sources) == 2:
                 return [f"@gates({result}, {bias}, {terms}, {rows // 4}u);"]
-            return [f"@rows({result}, {bias}, {terms}, {rows}u);"]
+            return [f"@rows({result}, {bias}, {terms}, NULL, 0u, {rows}u);"]
         pairs = [*sources, ("NULL", "0u")][:2]
         terms = ", ".join(f"{pointer}, {count}" for pointer, count in pairs)
-        packed, blocks, rest = matrices[0].name, rows // 4, rows % 4
+        packed, blocks, rest = matrices[0].name, rows // BLOCK, rows % BLOCK
         lines: list[str] = []
         if blocks:
             lines.append(f"@affine({result}, {start}, {packed}, {terms}, {blocks}u);")
         if rest:
-            done = 4 * blocks
+            done = BLOCK * blocks
             columns = sum(matrix.width for matrix in matrices)
             place = [
                 f"{name} + {skip}u" if skip else name
                 for name, skip in ((result, done), (packed, done * columns))
             ]
             begin = f"{start} + {done}u" if done and start != "NULL" else start
-            pointer, count = sources[0]
-            lines.append(f"@rows({place[0]}, {begin}, {place[1]}, {pointer}, {count}, {rest}u);")
+            lines.append(f"@rows({place[0]}, {begin}, {place[1]}, {terms}, {rest}u);")
         return lines
 
     def _run(self, run: Run, position: int, probe: int) -> list[str]:
