@@ -82,7 +82,7 @@ def prepare(
     model: Model, x: ArrayLike, lengths: Sequence[int] | NDArray[Any] | None = None
 ) -> Prepared:
     """Check x and lengths against `model`. Raises UsageError naming what does not fit."""
-    array = np.asarray(x)
+    array = states.as_array(x, "x")
     entry = model.input
     tokens = isinstance(entry, TokenInput)
     shape = "(B, T) or (T,)" if tokens else f"(B, T, {entry.size}) or (T, {entry.size})"
@@ -121,10 +121,10 @@ def _features(array: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _tokens(array: NDArray[Any], entry: TokenInput) -> NDArray[np.int32]:
-    if array.dtype.kind not in "iu" and not (
-        array.dtype.kind == "f" and (array == np.trunc(array)).all()
-    ):
+    if array.dtype.kind not in "fiu":
         raise UsageError(f"x has dtype {array.dtype}", expected="whole numbers, token ids")
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.trunc(array))).all():
+        raise UsageError("x holds values that are no whole numbers", expected="token ids")
     low, high = array.min(), array.max()
     if low < 0 or high >= entry.vocabulary:
         raise UsageError(
@@ -139,7 +139,7 @@ def _lengths(
 ) -> NDArray[np.intp] | None:
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = states.as_array(lengths, "lengths")
     batch, steps = x.shape[:2]
     if array.shape != (batch,) or array.dtype.kind not in "iu":
         raise UsageError(
@@ -162,6 +162,13 @@ def _by_length(
     batch, steps = ready.x.shape[:2]
     keeps_time = all(layer.signature.split("→")[0] != "vector" for layer in model.layers)
     keeps_time = keeps_time and not model.ends_in_vector
+    for layer in model.recurrent:
+        if layer.go_backwards:
+            raise UnsupportedError(
+                "go_backwards reverses the whole input, padding included; lengths cannot apply",
+                where=f"layer {layer.name}",
+                hint="Run each sequence on its own",
+            )
     if ready.lengths.min() == 0 and not keeps_time:
         raise UnsupportedError(
             "a sequence of length 0 has no last step",

@@ -76,27 +76,37 @@ def reorder(
     """`array` with its gate blocks along `axis` moved from `source` order to `target` order.
 
     array: (..., n·H, ...) with n = len(source). Same dtype, new memory.
-    Raises UsageError where the axis does not divide into len(source) blocks.
+    Raises UsageError where the axis does not divide into len(source) blocks, and as `permutation`.
     """
-    size = array.shape[axis]
-    if size % len(source):
-        raise UsageError(
-            f"axis {axis} has {size} entries",
-            expected=f"a multiple of {len(source)}, one block per gate of {source!r}",
-        )
-    return np.take(array, permutation(source, target, size // len(source)), axis=axis)
+    width = _block_width(array, source, axis)
+    return np.take(array, permutation(source, target, width), axis=axis)
 
 
 def split(array: NDArray[Any], order: str = CANONICAL, axis: int = 0) -> dict[str, NDArray[Any]]:
     """Gate letter → its block of `array` along `axis`, in the canonical sequence of letters.
 
-    array: (..., n·H, ...). Views, no copy. Raises UsageError as `reorder` does.
+    array: (..., n·H, ...). Views, no copy. Raises UsageError where the axis does not divide into
+    len(order) blocks or `order` holds other letters than i, f, g, o, or one twice.
     """
-    size = array.shape[axis]
-    if size % len(order):
+    if not set(order) <= set(CANONICAL) or len(set(order)) != len(order):
         raise UsageError(
-            f"axis {axis} has {size} entries",
-            expected=f"a multiple of {len(order)}, one block per gate of {order!r}",
+            f"gate order {order!r} does not name gates", expected="letters of 'ifgo', each once"
         )
+    _block_width(array, order, axis)
     blocks = np.split(array, len(order), axis=axis)
     return {gate: blocks[order.index(gate)] for gate in CANONICAL if gate in order}
+
+
+def _block_width(array: NDArray[Any], order: str, axis: int) -> int:
+    """H, the entries per gate of `order` along `axis`."""
+    if not -array.ndim <= axis < array.ndim:
+        raise UsageError(f"an array of shape {array.shape} has no axis {axis}")
+    size = array.shape[axis]
+    if not order or size % len(order):
+        raise UsageError(
+            f"axis {axis} has {size} entries",
+            expected=f"a multiple of {len(order)}, one block per gate of {order!r}"
+            if order
+            else "a gate order of at least one letter",
+        )
+    return size // len(order)

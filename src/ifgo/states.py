@@ -7,7 +7,7 @@ included; D is the number of directions, forward first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +36,8 @@ def initial(model: Model, batch: int, dtype: Any) -> State:
             array = np.zeros((layer.directions, batch, width), dtype=dtype)
             constant = getattr(layer.initial, part)
             if constant is not None:
-                array[:] = constant.astype(dtype)[:, None, :]
+                with np.errstate(over="ignore"):
+                    array[:] = constant.astype(dtype)[:, None, :]
             state[f"{part}{k}"] = array
     return state
 
@@ -45,9 +46,13 @@ def complete(model: Model, batch: int, given: Mapping[str, ArrayLike] | None, dt
     """`initial`, overwritten by what the caller gives.
 
     Each given array is (D, B, width); (B, width) and, for B = 1, (width,) do where D = 1.
-    Raises UsageError on an unknown key, a wrong shape, a value that is not finite, or a layer
-    whose initial state is an input that was not given.
+    Raises UsageError on an unknown key, a wrong shape, a value that is not finite in `dtype`, or a
+    layer whose initial state is an input that was not given.
     """
+    if not isinstance(cast(Any, given), Mapping | None):
+        raise UsageError(
+            f"the state is a {type(given).__name__}", expected="a mapping of keys to arrays"
+        )
     state, wanted = initial(model, batch, dtype), shapes(model, batch)
     names = {key: layer.name for key, layer in _owners(model)}
     for key, value in (given or {}).items():
@@ -56,21 +61,24 @@ def complete(model: Model, batch: int, given: Mapping[str, ArrayLike] | None, dt
                 f"the state has an array {key!r}",
                 expected="only " + ", ".join(wanted) if wanted else "no state, nothing recurs",
             )
-        array = np.asarray(value)
+        what = f"state {key} (layer {names[key]})"
+        array = as_array(value, what)
         directions, _, width = wanted[key]
-        if directions == 1 and array.shape in ((batch, width), (width,)):
-            array = array.reshape(1, -1, width)
-        if array.shape != wanted[key]:
+        short = ((batch, width), (width,)) if batch == 1 else ((batch, width),)
+        if array.shape != wanted[key] and not (directions == 1 and array.shape in short):
             raise UsageError(
-                f"state {key} (layer {names[key]}) has shape {array.shape}",
+                f"{what} has shape {array.shape}",
                 expected=f"{wanted[key]}: directions, batch, width",
             )
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        if array.dtype.kind not in "fiu":
+            raise UsageError(f"{what} has dtype {array.dtype}", expected="real numbers")
+        with np.errstate(over="ignore"):
+            state[key] = array.astype(dtype).reshape(wanted[key])
+        if not np.isfinite(state[key]).all():
             raise UsageError(
-                f"state {key} (layer {names[key]}) holds values that are not finite numbers",
-                expected="finite real numbers",
+                f"{what} holds values that are not finite",
+                expected=f"finite {np.dtype(dtype)} values",
             )
-        state[key] = array.astype(dtype)
     for key, layer in _owners(model):
         if layer.initial.kind == "input" and key not in (given or {}):
             raise UsageError(
@@ -79,6 +87,14 @@ def complete(model: Model, batch: int, given: Mapping[str, ArrayLike] | None, dt
                 hint="Pass it in the state (--state-in), zeros if it starts at rest",
             )
     return state
+
+
+def as_array(value: ArrayLike, what: str) -> NDArray[Any]:
+    """`value` as an array; UsageError naming `what` where it is ragged or cannot be one."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{what} cannot become an array ({error})") from None
 
 
 def _owners(model: Model) -> list[tuple[str, Recurrent]]:
