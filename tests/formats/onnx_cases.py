@@ -105,6 +105,44 @@ def one_lstm(
     )
 
 
+SIZE, UNITS = 3, 4
+"""Features and units of the LSTM in `chain`."""
+
+
+def ints(*values: int) -> Any:
+    return np.array(values, np.int64)
+
+
+AXES = {"k1": ints(1), "k0": ints(0), "k2": ints(2)}
+"""Constants that hand-made graphs name as axes."""
+
+
+def chain(
+    before: list[onnx.NodeProto],
+    after: list[onnx.NodeProto],
+    constants: dict[str, Any],
+    outputs: dict[str, list[Any]],
+    *,
+    inputs: dict[str, list[Any]] | None = None,
+    lstm: str = "x W R B",
+    result: str = "Y Y_h Y_c",
+    types: dict[str, int] | None = None,
+    opset: int = 17,
+    **attributes: Any,
+) -> onnx.ModelProto:
+    """Nodes before and after one LSTM over x (T, B, SIZE)."""
+    d = 2 if attributes.get("direction") == "bidirectional" else 1
+    weights = {k: v * np.float32(0.5) for k, v in lstm_weights(SIZE, UNITS, d).items()}
+    return graph(
+        [*before, node("LSTM", lstm, result, hidden_size=UNITS, **attributes), *after],
+        inputs or {"x": ["T", "B", SIZE]},
+        outputs,
+        weights | constants,
+        types=types,
+        opset=opset,
+    )
+
+
 def save(model: onnx.ModelProto, folder: Path, name: str = "m.onnx") -> Path:
     """The model as a file."""
     path = folder / name

@@ -10,10 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_cases import (
+    AXES,
     INT64,
+    SIZE,
+    UNITS,
     assert_same,
+    chain,
     float32_bound,
     graph,
+    ints,
     lstm_weights,
     node,
     one_lstm,
@@ -37,13 +42,6 @@ from ifgo.layers import (
 )
 from ifgo.model import Model
 from ifgo.reference import truth
-
-SIZE, UNITS = 3, 4
-
-
-def ints(*values: int) -> Any:
-    return np.array(values, np.int64)
-
 
 # -- constants that the graph computes ----------------------------------------------------------
 
@@ -218,31 +216,6 @@ def test_zero_states_of_open_shape(tmp_path: Path) -> None:
 # -- layers -----------------------------------------------------------------------------------
 
 
-def chain(
-    before: list[onnx.NodeProto],
-    after: list[onnx.NodeProto],
-    constants: dict[str, Any],
-    outputs: dict[str, list[Any]],
-    *,
-    inputs: dict[str, list[Any]] | None = None,
-    lstm: str = "x W R B",
-    result: str = "Y Y_h Y_c",
-    types: dict[str, int] | None = None,
-    opset: int = 17,
-    **attributes: Any,
-) -> onnx.ModelProto:
-    d = 2 if attributes.get("direction") == "bidirectional" else 1
-    weights = {k: v * np.float32(0.5) for k, v in lstm_weights(SIZE, UNITS, d).items()}
-    return graph(
-        [*before, node("LSTM", lstm, result, hidden_size=UNITS, **attributes), *after],
-        inputs or {"x": ["T", "B", SIZE]},
-        outputs,
-        weights | constants,
-        types=types,
-        opset=opset,
-    )
-
-
 def compare(path: Path, model: Model, x: Any, ours: Any = None, shape: Any = None) -> None:
     """The first output against truth, the original and what we write of it."""
     order = {"BT": (0, 1, 2), "TB": (1, 0, 2), "T": (0, 1)}[model.input.axes]
@@ -263,9 +236,6 @@ def compare(path: Path, model: Model, x: Any, ours: Any = None, shape: Any = Non
     assert_same(room.read(written), model)
     again = run_onnx(written, **{onnx.load(written).graph.input[0].name: np.ascontiguousarray(x)})
     assert np.abs(again[0].reshape(want.shape) - want).max() <= bound
-
-
-AXES = {"k1": ints(1), "k0": ints(0), "k2": ints(2)}
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,14 @@ class Stream:
 
 @dataclass
 class Slot:
-    """A recurrent state that the caller gives: ids of the graph input, one per unit, in order.
+    """A recurrent state that the caller gives.
 
-    rows: how many sequences the input holds where its batch is known, else 1.
+    ids: elements of the graph input, (B, D·H); B is 1 where the file leaves the batch open.
     """
 
     recurrent: Stream
     part: Literal["h", "c"]
     ids: NDArray[np.int64]
-    rows: int
 
 
 class Chain:
@@ -126,7 +125,7 @@ class Chain:
         starts = [stream.start for stream in self._streams]
         ids = np.asarray(value.data).reshape(-1)
         if ids.size == 0:
-            raise FormatError("is given an empty tensor")
+            raise FormatError("is given an empty tensor", expected="at least one feature")
         found: list[Stream] = []
         places = np.searchsorted(np.array(starts), ids, side="right") - 1
         _, first = np.unique(places, return_index=True)
@@ -205,9 +204,10 @@ class Chain:
 
     def _entry(self, value: Value, width: int | None) -> tuple[Stream, Value]:
         raw = self.stream(value)
+        source = quoted(raw.entry.name if raw.entry else value.name)
         if not is_real(raw.dtype):
             raise UnsupportedError(
-                f"computes with input {quoted(value.name)} of type {raw.dtype.name}",
+                f"computes with input {source} of type {raw.dtype.name}",
                 expected="real features, or tokens into an embedding",
             )
         labels = value.axes[-1] if value.axes else ()
@@ -217,7 +217,7 @@ class Chain:
             if labels != own[-1]:
                 places = [k for k, axis in enumerate(own) if label in axis]
                 raise UnsupportedError(
-                    f"takes axis {places[0]} of input {quoted(value.name)} as features",
+                    f"takes axis {places[0]} of input {source} as features",
                     expected="features on its last axis",
                 )
             self.bind(label, "features")
@@ -225,7 +225,7 @@ class Chain:
         if not isinstance(size, int) or (width is not None and size != width):
             raise FormatError(
                 f"gets {'an open number of' if size is None else words(size)} features from input "
-                f"{quoted(value.name)}",
+                f"{source}",
                 expected=str(width or "a known number"),
             )
         if raw.successor is None:
@@ -233,7 +233,10 @@ class Chain:
             raw.successor.parent = raw
         shape = (*value.data.shape[:-1], size)
         if math.prod(shape) != size:
-            raise UnsupportedError("does not get its features along the last axis")
+            raise UnsupportedError(
+                "does not get its features along the last axis",
+                expected="(batch, time, features) in any order of batch and time",
+            )
         return raw.successor, self.laid_out(raw.successor, shape, (*value.axes[:-1], ()))
 
     def laid_out(self, stream: Stream, shape: Sequence[int], axes: Sequence[Labels]) -> Value:

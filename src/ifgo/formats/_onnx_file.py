@@ -124,7 +124,9 @@ def parse(path: Path) -> Graph:
     tensors: dict[str, TensorProto] = {}
     for tensor in graph.initializer:
         if tensor.name in tensors:
-            raise FormatError(f"has two initializers named {quoted(tensor.name)}")
+            raise FormatError(
+                f"has two initializers named {quoted(tensor.name)}", expected="unique names"
+            )
         check_tensor(tensor, f"initializer {quoted(tensor.name)}")
         tensors[tensor.name] = tensor
     size = sum(_bytes(tensor) for tensor in tensors.values())
@@ -134,7 +136,7 @@ def parse(path: Path) -> Graph:
         )
     inputs = [_input(v) for v in graph.input if v.name not in tensors]
     if len({entry.name for entry in inputs}) != len(inputs):
-        raise FormatError("has two inputs of one name")
+        raise FormatError("has two inputs of one name", expected="unique names")
     return Graph(
         nodes=tuple(_node(node, k) for k, node in enumerate(graph.node)),
         inputs={entry.name: entry for entry in inputs},
@@ -168,7 +170,7 @@ def _node(node: onnx.NodeProto, position: int) -> Node:
         {attribute.name: attribute for attribute in node.attribute},
     )
     if len(made.attributes) != len(node.attribute):
-        raise FormatError("has an attribute twice", where=made.where)
+        raise FormatError("has an attribute twice", where=made.where, expected="each once")
     if node.domain not in ("", "ai.onnx"):
         raise UnsupportedError(
             f"is a {printable(node.op_type, 40)} of domain {quoted(node.domain)}",
@@ -191,7 +193,10 @@ def _input(value: onnx.ValueInfoProto) -> GraphInput:
     for k, dim in enumerate(kind.shape.dim):
         if dim.WhichOneof("value") == "dim_value":
             if dim.dim_value < 1:
-                raise FormatError(f"{what} declares a size of {dim.dim_value} along axis {k}")
+                raise FormatError(
+                    f"{what} declares a size of {dim.dim_value} along axis {k}",
+                    expected="1 or more, or a name",
+                )
             shape.append(dim.dim_value)
         else:
             shape.append(Length.named(dim.dim_param or f"{value.name}.{k}"))

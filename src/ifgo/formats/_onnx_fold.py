@@ -6,18 +6,19 @@ folds them. Moving works on constants and signals alike (see _onnx_value), arith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_file import MAX_RANK, Attributes, Node, printable
+from ifgo.formats._onnx_arguments import Arguments, affordable, bounded, numbers, vector
+from ifgo.formats._onnx_file import printable
 from ifgo.formats._onnx_value import (
     MAX_INTEGER,
+    MAX_TERMS,
     Length,
     Size,
     Value,
@@ -35,96 +36,13 @@ from ifgo.formats._onnx_value import (
     words,
 )
 
-
-class Arguments:
-    """A node with its inputs and attributes, read where its operator set puts them."""
-
-    def __init__(self, node: Node, inputs: Sequence[Value | None], opset: int) -> None:
-        self.node = node
-        self.inputs = inputs
-        self.attributes = Attributes(node)
-        self.opset = opset
-
-    def value(self, position: int) -> Value:
-        """A required input."""
-        found = self.optional(position)
-        if found is None:
-            raise FormatError(f"has no input {position}")
-        return found
-
-    def optional(self, position: int) -> Value | None:
-        """An input that may be left out."""
-        return self.inputs[position] if position < len(self.inputs) else None
-
-    def sizes(self, position: int) -> list[Size]:
-        """A 1-D input of ints or lengths."""
-        return sizes(self.value(position))
-
-    def integers(self, position: int, name: str) -> list[int] | None:
-        """Ints from attribute `name` (older operator sets) or from an input, None if neither."""
-        given = self.attributes.integers(name)
-        if given is not None or self.optional(position) is None:
-            return given
-        found = self.sizes(position)
-        ints = [size for size in found if isinstance(size, int)]
-        if len(ints) != len(found):
-            raise UnsupportedError(f"takes {name} that are not known in the file")
-        return ints
-
-
-def sizes(value: Value) -> list[Size]:
-    """A constant scalar or vector as Python ints and Lengths."""
-    if value.signal or any(value.axes) or value.data.ndim > 1 or value.data.dtype.kind not in "iuO":
-        raise UnsupportedError(
-            "takes a shape that is computed from the data", expected="a shape known in the file"
-        )
-    if value.data.size > limits.MAX_FOLDED_ELEMENTS:
-        raise FormatError(f"takes a shape of {value.data.size} numbers")
-    return [s if isinstance(s, Length) else int(s) for s in value.data.reshape(-1)]
-
-
-def vector(found: Sequence[Size]) -> Value:
-    """A shape as a constant."""
-    exact = all(isinstance(size, int) for size in found)
-    data = np.empty(len(found), dtype=np.int64 if exact else object)
-    data[:] = found
-    return constant(data)
-
-
-def numbers(value: Value) -> NDArray[Any]:
-    """The array of a constant. Raises UnsupportedError on a signal."""
-    if value.signal:
-        raise UnsupportedError(
-            "computes with the values of the sequence", expected="constants here"
-        )
-    return value.data
-
-
-def bounded(shape: Sequence[int]) -> Sequence[int]:
-    """`shape`, refused where folding would create more than limits allow."""
-    count = 1
-    for size in shape:
-        count *= max(int(size), 0)
-    if count > limits.MAX_FOLDED_ELEMENTS or len(shape) > MAX_RANK:
-        raise FormatError(
-            f"folds to {count} elements in {len(shape)} axes",
-            expected=f"at most {limits.MAX_FOLDED_ELEMENTS} in {MAX_RANK}",
-        )
-    return shape
-
-
-def _affordable(count: int) -> None:
-    if count > limits.MAX_ELEMENTS:
-        raise FormatError(f"folds to {count} elements", expected=f"at most {limits.MAX_ELEMENTS}")
-
-
 # -- moving -----------------------------------------------------------------------------------
 
 
 def _unsqueeze(a: Arguments) -> list[Value]:
     axes = a.integers(1, "axes")
     if axes is None:
-        raise FormatError("has no axes")
+        raise FormatError("has no axes", expected="where to put new ones")
     bounded([1] * (a.value(0).rank + len(axes)))
     return [unsqueeze(a.value(0), axes)]
 
@@ -135,13 +53,12 @@ def _reshape(a: Arguments) -> list[Value]:
 
 
 def reshape_target(a: Arguments) -> list[Size]:
-    """Where a Reshape or Flatten takes its input."""
-    value = a.value(0)
+    """The shape that a Reshape asks for."""
     given = a.attributes.integers("shape")
     target = list[Size](given) if given is not None else a.sizes(1)
     bounded([1] * len(target))
     if any(isinstance(size, int) and size < -1 for size in target) or target.count(-1) > 1:
-        raise FormatError(f"reshapes a tensor of {value.rank} axes to an impossible shape")
+        raise FormatError("takes an impossible shape", expected="sizes of 0 or more and one -1")
     return target
 
 
@@ -155,7 +72,7 @@ def flatten_target(a: Arguments) -> list[Size]:
     axis = a.attributes.integer("axis", 1) or 0
     axis = axis + value.rank if axis < 0 else axis
     if not 0 <= axis <= value.rank:
-        raise FormatError(f"flattens at axis {axis} of {value.rank}")
+        raise FormatError(f"flattens at axis {axis}", expected=f"0 to {value.rank}")
     front: Size = 1
     for size in value.shape[:axis]:
         front = front * size
@@ -166,10 +83,10 @@ def _gather(a: Arguments) -> list[Value]:
     axis = a.attributes.integer("axis", 0) or 0
     index = numbers(a.value(1))
     if index.dtype.kind not in "iu" or any(a.value(1).axes):
-        raise UnsupportedError("picks entries that are not known in the file")
+        raise UnsupportedError("picks open entries", expected="integers known in the file")
     source = a.value(0)
     rest = source.data.size // max(source.data.shape[source.position(axis)], 1)
-    _affordable(rest * index.size)
+    affordable(rest * index.size)
     bounded([1] * (source.rank + index.ndim))
     return [take(source, index, axis)]
 
@@ -194,7 +111,7 @@ def slices(a: Arguments) -> list[tuple[int, Size, Size, int]]:
     value = a.value(0)
     places = [value.position(axis) for axis in axes]
     if len(set(places)) != len(places):
-        raise FormatError("cuts an axis twice")
+        raise FormatError("cuts an axis twice", expected="each axis once")
     return list(zip(places, starts, stops, steps, strict=True))
 
 
@@ -205,13 +122,13 @@ def _split(a: Arguments) -> list[Value]:
     count = a.attributes.integer("num_outputs", len(a.node.outputs))
     extent = value.shape[axis]
     if not isinstance(extent, int):
-        raise UnsupportedError("splits an axis of open length")
+        raise UnsupportedError("splits an axis of open length", expected="features or states")
     if parts is None:
         count = bounded([count or 1])[0]
         size = -(-extent // max(count, 1))
         parts = [min(size, extent - k * size) for k in range(count)]
     if sum(parts) != extent or any(part < 0 for part in parts):
-        raise FormatError(f"splits {extent} entries into {parts[:16]}")
+        raise FormatError(f"splits into {parts[:16]}", expected=f"parts of {extent} entries")
     found: list[Value] = []
     start = 0
     for part in parts:
@@ -224,10 +141,10 @@ def _concat(a: Arguments) -> list[Value]:
     values = [value for value in a.inputs if value is not None]
     axis = a.attributes.integer("axis", 1 if a.opset < 4 else None)
     if axis is None or len(values) != len(a.inputs) or not values:
-        raise FormatError("has no axis or a missing input")
+        raise FormatError("has no axis or misses an input", expected="both")
     if len({value.signal for value in values}) != 1:
         raise UnsupportedError("joins constants to the sequence", expected="one of both")
-    _affordable(sum(value.data.size for value in values))
+    affordable(sum(value.data.size for value in values))
     return [concat(values, axis)]
 
 
@@ -290,7 +207,7 @@ def _constant_of_shape(a: Arguments) -> list[Value]:
         raise FormatError(f"fills with {fill.size} values", expected="1")
     target = a.sizes(0)
     if any(isinstance(size, int) and size < 0 for size in target):
-        raise FormatError("has a negative size")
+        raise FormatError("has a negative size", expected="sizes of 0 or more")
     shape = bounded([size if isinstance(size, int) else 1 for size in target])
     whole = constant(np.broadcast_to(fill.reshape(()), shape))
     return [expand(whole, target)]
@@ -299,7 +216,7 @@ def _constant_of_shape(a: Arguments) -> list[Value]:
 def _range(a: Arguments) -> list[Value]:
     start, stop, step = (numbers(a.value(k)).reshape(-1) for k in range(3))
     if start.dtype.kind not in "iu" or start.size * stop.size * step.size != 1 or not step[0]:
-        raise UnsupportedError("counts in something else than known integers")
+        raise UnsupportedError("counts over an open range", expected="integers known in the file")
     found = range(int(start[0]), int(stop[0]), int(step[0]))
     bounded([len(found)])
     return [constant(np.array(found, dtype=start.dtype))]
@@ -312,9 +229,13 @@ def cast_type(a: Arguments) -> np.dtype[Any]:
     try:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
     except KeyError:
-        raise UnsupportedError(f"casts to element type {to}") from None
+        raise UnsupportedError(
+            f"casts to element type {to}", expected="a float, integer or boolean type"
+        ) from None
     if dtype.kind not in "iub" and not is_real(dtype):
-        raise UnsupportedError(f"casts to {printable(dtype.name, 20)}")
+        raise UnsupportedError(
+            f"casts to {printable(dtype.name, 20)}", expected="a float, integer or boolean type"
+        )
     return dtype
 
 
@@ -322,7 +243,9 @@ def _cast(a: Arguments) -> list[Value]:
     data, dtype = numbers(a.value(0)), cast_type(a)
     if data.dtype.kind == "O":
         if dtype.kind != "i":
-            raise UnsupportedError(f"casts an open length to {dtype.name}")
+            raise UnsupportedError(
+                f"casts an open length to {dtype.name}", expected="an integer type"
+            )
         return [a.value(0)]
     with np.errstate(all="ignore"):
         return [Value(data.astype(dtype), a.value(0).axes)]
@@ -335,14 +258,18 @@ def _elementwise(
         values = [a.value(k) for k in range(len(a.inputs))]
         arrays = [numbers(value) for value in values]
         if any(any(value.axes) for value in values):
-            raise UnsupportedError("computes with a constant of open length")
+            raise UnsupportedError(
+                "computes with a constant of open length", expected="a shape known in the file"
+            )
         try:
             bounded(np.broadcast_shapes(*(array.shape for array in arrays)))
             with np.errstate(all="ignore"):
                 return [constant(_tidy(np.asarray(function(*arrays))))]
         except (ValueError, TypeError, IndexError):
             shapes = ", ".join(str(array.shape) for array in arrays)
-            raise UnsupportedError(f"cannot be folded for shapes {shapes}") from None
+            raise FormatError(
+                f"computes with shapes {shapes}", expected="shapes that broadcast"
+            ) from None
 
     return fold
 
@@ -353,7 +280,10 @@ def _tidy(data: NDArray[Any]) -> NDArray[Any]:
         return data
     known = [int(size) for size in data.reshape(-1) if not isinstance(size, Length)]
     if any(abs(size) >= MAX_INTEGER for size in known):
-        raise UnsupportedError("computes a length beyond 64-bit integers")
+        raise UnsupportedError(
+            "computes a length beyond 64-bit integers or of too many terms",
+            expected=f"at most {MAX_TERMS} terms",
+        )
     return data.astype(np.int64) if len(known) == data.size else data
 
 
@@ -362,7 +292,7 @@ def _divide(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(np.frompyfunc(_exact, 2, 1)(left, right))
     if left.dtype.kind in "iu":
         if not right.all():
-            raise FormatError("divides by 0")
+            raise FormatError("divides by 0", expected="another divisor")
         signs = np.sign(left) * np.sign(right)
         return (signs * (np.abs(left) // np.abs(right))).astype(left.dtype)
     return np.divide(left, right).astype(left.dtype)
@@ -371,7 +301,9 @@ def _divide(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
 def _exact(left: Size, right: Size) -> Size:
     found = quotient(left, right)
     if found is None:
-        raise UnsupportedError(f"divides an open length by {words(right)}")
+        raise UnsupportedError(
+            f"divides an open length by {words(right)}", expected="a division without a rest"
+        )
     return found
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ifgo.activations import LINEAR, Activation
 from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_arguments import Arguments, numbers
 from ifgo.formats._onnx_chain import Chain, Stream
 from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import Arguments, cast_type, numbers
+from ifgo.formats._onnx_fold import cast_type
 from ifgo.formats._onnx_states import finite
 from ifgo.formats._onnx_time import TIME, Handler
 from ifgo.formats._onnx_value import (
@@ -60,7 +61,9 @@ def _weight(value: Value, dtype: np.dtype[Any], rank: int | None = None) -> NDAr
     if value.signal or any(value.axes):
         raise UnsupportedError(f"{name} depends on the model's input", expected="a constant")
     if value.data.dtype != dtype:
-        raise FormatError(f"{name} is {value.data.dtype.name}, its input {dtype.name}")
+        raise FormatError(
+            f"{name} is {value.data.dtype.name}, its input {dtype.name}", expected="one type"
+        )
     if rank is not None and value.data.ndim != rank:
         raise UnsupportedError(f"{name} has {value.data.ndim} axes", expected=str(rank))
     finite(value.data, name)
@@ -84,7 +87,9 @@ def _dense(chain: Chain, x: Value, layer: Dense, names: dict[str, str]) -> Value
     outputs, width = layer.weight.shape
     stream, x = chain.features(x, width)
     if stream.width != width:
-        raise FormatError(f"multiplies {stream.width} features by a weight for {width}")
+        raise FormatError(
+            f"multiplies {stream.width} features by a weight for {width}", expected=str(width)
+        )
     return chain.step(x, layer, outputs, names)
 
 

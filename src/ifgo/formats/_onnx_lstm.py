@@ -16,9 +16,9 @@ from ifgo import gates
 from ifgo.activations import LINEAR, ONNX_SPELLING, Activation, from_onnx_lstm
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_arguments import Arguments
 from ifgo.formats._onnx_chain import Chain, Slot, Stream
-from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import Arguments
+from ifgo.formats._onnx_file import printable, quoted
 from ifgo.formats._onnx_holds import plain
 from ifgo.formats._onnx_states import finite, initial_state
 from ifgo.formats._onnx_value import Axis, Labels, Value, is_real, transpose, words
@@ -53,7 +53,8 @@ def _rules(a: Arguments) -> _Rules:
             f"direction is {quoted(direction)}", expected="forward, reverse or bidirectional"
         )
     directions = DIRECTIONS[direction]
-    names = a.attributes.texts("activations") or ["Sigmoid", "Tanh", "Tanh"] * len(directions)
+    named = [printable(n, 40) for n in a.attributes.texts("activations") or []]
+    names = named or ["Sigmoid", "Tanh", "Tanh"] * len(directions)
     if len(names) != 3 * len(directions):
         raise FormatError(
             f"activations has {len(names)} names",
@@ -120,7 +121,7 @@ def recurrent(chain: Chain, a: Arguments) -> list[Value]:
         lengths=lengths,
         sources=_sources(a, rules.directions, initial),
     )
-    chain.slots.extend(Slot(made, g.part, g.ids[0], g.ids.shape[0]) for g in given)
+    chain.slots.extend(Slot(made, g.part, g.ids) for g in given)
     return _outputs(chain, made, count, hidden, x.axes[0], x.axes[1], rules.layout)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ifgo import limits
 from ifgo.errors import UnsupportedError
-from ifgo.formats._onnx_chain import Chain, Stream
+from ifgo.formats._onnx_chain import Chain, Slot, Stream
 from ifgo.formats._onnx_file import Graph, printable, quoted
 from ifgo.formats._onnx_value import Axis, Labels, Value, words
 from ifgo.formats._onnx_walk import Walk
@@ -271,11 +271,10 @@ def _side_inputs(chain: Chain, names: dict[Stream, str]) -> list[LengthsInput | 
 def _state_input(chain: Chain, stream: Stream, names: dict[Stream, str]) -> StateInput:
     assert stream.entry is not None
     name = stream.entry.name
-    slots = [s for s in chain.slots if stream.start <= s.ids[0] < stream.start + stream.width]
-    slots.sort(key=lambda slot: int(slot.ids[0]))
-    ids = np.concatenate([slot.ids for slot in slots]) if slots else np.zeros(0, np.int64)
-    rows = {slot.rows for slot in slots}
-    if (np.diff(ids) <= 0).any() or [ids.size * n for n in rows] != [stream.width]:
+    slots = [s for s in chain.slots if stream.start <= s.ids[0, 0] < stream.start + stream.width]
+    slots.sort(key=lambda slot: int(slot.ids[0, 0]))
+    batch = _batch_axis(chain, stream, slots)
+    if batch is None:
         raise UnsupportedError(
             f"input {quoted(name)} does not pack whole states one after another",
             expected="(layers · directions, batch, units), every part used once",
@@ -287,12 +286,36 @@ def _state_input(chain: Chain, stream: Stream, names: dict[Stream, str]) -> Stat
                 f"input {quoted(name)} feeds an LSTM beside the chain",
                 expected="LSTM layers one after another",
             )
-    labelled = [k for k, labels in enumerate(chain.entries[stream]) if labels]
     shape = stream.entry.shape or ()
-    if labelled not in ([], [1]) or len(shape) not in (2, 3):
+    if batch not in (-1, 1) or len(shape) != (2 if batch == -1 else 3):
         sizes = ", ".join(words(size) for size in shape)
         chain.notes.append(f"input {printable(name, 80)} has shape ({sizes}) in the file")
     return StateInput(
         _label(name, "state"),
         tuple(StateSlot(names[slot.recurrent], slot.part) for slot in slots),
     )
+
+
+def _batch_axis(chain: Chain, stream: Stream, slots: list[Slot]) -> int | None:
+    """The axis of a given state that is its batch, -1 where it has none; None where the slots,
+    one after another, are not all of it."""
+    assert stream.entry is not None
+    axes = chain.entries[stream]
+    extents = [
+        1 if labels or not isinstance(size, int) else size
+        for labels, size in zip(axes, stream.entry.shape or (), strict=True)
+    ]
+    whole = np.arange(stream.start, stream.start + stream.width).reshape(extents)
+    rows = {slot.ids.shape[0] for slot in slots}
+    if len(rows) != 1:
+        return None
+    have = np.concatenate([slot.ids for slot in slots], axis=1)
+    labelled = [k for k, labels in enumerate(axes) if labels]
+    count = rows.pop()
+    known = [k for k, extent in enumerate(extents) if extent == count and k not in labelled]
+    places = labelled[:1] if labelled else [k for k in known if len(extents) > 2 or count > 1]
+    places = [k for k in places if k == 1] + [k for k in places if k != 1] or [-1]
+    for place in places:
+        if np.array_equal(np.moveaxis(whole, place, 0).reshape(count, -1), have):
+            return place
+    return None

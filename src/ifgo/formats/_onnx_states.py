@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_arguments import Arguments
 from ifgo.formats._onnx_chain import Chain
 from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import Arguments
 from ifgo.formats._onnx_value import Axis, Value, is_real, transpose, words
 from ifgo.layers import InitialState
 

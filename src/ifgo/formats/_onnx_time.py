@@ -10,16 +10,10 @@ from typing import Final
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
+from ifgo.formats._onnx_arguments import Arguments, sizes
 from ifgo.formats._onnx_chain import Chain
 from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import (
-    MOVES,
-    Arguments,
-    flatten_target,
-    reshape_target,
-    sizes,
-    slices,
-)
+from ifgo.formats._onnx_fold import MOVES, flatten_target, reshape_target, slices
 from ifgo.formats._onnx_states import finite
 from ifgo.formats._onnx_value import Size, Value, covers, cut, is_real, regroup, unsqueeze
 from ifgo.layers import Embedding, Flatten
@@ -139,7 +133,9 @@ def _flattened(chain: Chain, a: Arguments, target: list[Size], zero: bool) -> li
         return []
     width = label.size * stream.width
     if width > limits.MAX_ELEMENTS:
-        raise FormatError(f"flattens to {width} features")
+        raise FormatError(
+            f"flattens to {width} features", expected=f"at most {limits.MAX_ELEMENTS}"
+        )
     made = chain.open(
         "vector", width, stream.dtype, parent=stream, layer=Flatten("flatten", label.size)
     )

@@ -83,7 +83,8 @@ def _sum(terms: Sequence[tuple[tuple[str, ...], int]]) -> Size:
     wide = any(len(names) > MAX_TERMS or abs(count) >= MAX_INTEGER for names, count in kept)
     if wide or len(kept) > MAX_TERMS:
         raise UnsupportedError(
-            "computes a length beyond 64-bit integers, or of absurdly many terms"
+            "computes a length beyond 64-bit integers or of too many terms",
+            expected=f"at most {MAX_TERMS} terms",
         )
     if not any(names for names, _ in kept):
         return kept[0][1] if kept else 0
@@ -150,7 +151,7 @@ class Value:
     def position(self, axis: int) -> int:
         """`axis` counted from the front. Raises FormatError where there is no such axis."""
         if not -self.rank <= axis < self.rank:
-            raise FormatError(f"names axis {axis} of a tensor with {self.rank} axes")
+            raise FormatError(f"names axis {axis}", expected=f"an axis of {self.rank}")
         return axis % self.rank
 
 
@@ -171,7 +172,7 @@ def transpose(value: Value, order: Sequence[int] | None) -> Value:
     """Axes in `order`, reversed where it is None."""
     order = list(order) if order is not None else list(range(value.rank))[::-1]
     if sorted(order) != list(range(value.rank)):
-        raise FormatError(f"perm is {order}", expected=f"each of 0 to {value.rank - 1} once")
+        raise FormatError(f"perm is {order[:16]}", expected=f"each of 0 to {value.rank - 1} once")
     axes = tuple(value.axes[k] for k in order)
     return replace(value, data=value.data.transpose(order), axes=axes)
 
@@ -181,7 +182,7 @@ def unsqueeze(value: Value, positions: Sequence[int]) -> Value:
     rank = value.rank + len(positions)
     places = {p + rank if p < 0 else p for p in positions}
     if len(places) != len(positions) or not all(0 <= p < rank for p in places):
-        raise FormatError(f"axes are {list(positions)}", expected=f"distinct axes of {rank}")
+        raise FormatError(f"axes are {list(positions)[:16]}", expected=f"distinct axes of {rank}")
     old = iter(range(value.rank))
     order = [None if k in places else next(old) for k in range(rank)]
     shape = [1 if k is None else value.data.shape[k] for k in order]
@@ -219,7 +220,10 @@ def take(value: Value, index: NDArray[Any], axis: int) -> Value:
         )
     extent = value.data.shape[axis]
     if index.size and not (-extent <= int(index.min()) and int(index.max()) < extent):
-        raise FormatError(f"picks entry {int(index.max())} of {extent}")
+        raise FormatError(
+            f"picks entries {int(index.min())} to {int(index.max())}",
+            expected=f"entries of an axis of length {extent}",
+        )
     axes = (*value.axes[:axis], *((),) * index.ndim, *value.axes[axis + 1 :])
     data = np.asarray(np.take(value.data, index, axis=axis), dtype=value.data.dtype)
     return replace(value, data=data, axes=axes)
@@ -237,9 +241,9 @@ def cut(value: Value, axis: int, start: Size, stop: Size, step: int) -> Value:
             expected="the whole axis, or the last step of time",
         )
     if not isinstance(start, int) or not isinstance(stop, int):
-        raise UnsupportedError("cuts an axis at a place that is not known in the file")
+        raise UnsupportedError("cuts an axis at an open place", expected="known starts and ends")
     if step == 0:
-        raise FormatError("has a step of 0")
+        raise FormatError("cuts in steps of 0", expected="steps other than 0")
     end = None if step < 0 and stop < -value.data.shape[axis] else stop
     index = (slice(None),) * axis + (slice(start, end, step),)
     return replace(value, data=value.data[index])

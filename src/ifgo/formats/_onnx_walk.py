@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
+from ifgo.formats._onnx_arguments import Arguments
 from ifgo.formats._onnx_chain import Chain, Kind
 from ifgo.formats._onnx_file import Graph, Node, printable, quoted
-from ifgo.formats._onnx_fold import FOLDS, MOVES, Arguments
+from ifgo.formats._onnx_fold import FOLDS, MOVES
 from ifgo.formats._onnx_layers import LAYERS
 from ifgo.formats._onnx_lstm import recurrent
 from ifgo.formats._onnx_value import Value, constant, is_real
@@ -48,7 +49,11 @@ class Walk:
         for node in self.graph.nodes:
             for name in filter(None, node.outputs):
                 if name in makers or name in self.graph.inputs or self.graph.is_constant(name):
-                    raise FormatError(f"makes {quoted(name)} a second time", where=node.where)
+                    raise FormatError(
+                        f"makes {quoted(name)} a second time",
+                        where=node.where,
+                        expected="unique names",
+                    )
                 makers[name] = node
         wanted, seen = list(self.graph.outputs), set[int]()
         while wanted:

@@ -1,10 +1,10 @@
 """ONNX: reads a graph that is a chain around LSTM nodes, writes such a graph.
 
-Reading is a symbolic walk (see _onnx_value): constants are folded, what moves elements is followed
-element by element, everything else is a layer or is refused by name with its node. SPEC.md 1.3,
-2.5. The files beside this one: _onnx_file (untrusted bytes to plain data), _onnx_value and
-_onnx_fold (values and folding), _onnx_chain, _onnx_layers and _onnx_lstm (layers), _onnx_walk,
-_onnx_model (the result), _onnx_write.
+Reading is a symbolic walk: constants are folded, what moves elements is followed element by
+element, everything else is a layer or is refused by name with its node. SPEC.md 1.3, 2.5. Beside
+this file: _onnx_file (untrusted bytes to plain data), _onnx_value, _onnx_arguments and _onnx_fold
+(values and folding), _onnx_chain with _onnx_layers, _onnx_time, _onnx_lstm and _onnx_states (what
+becomes a layer), _onnx_walk, _onnx_model (the result), _onnx_holds and _onnx_write.
 """
 
 from __future__ import annotations
