@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ifgo.activations import SIGMOID, SOFTMAX, TANH, Activation
 from ifgo.errors import UnsupportedError, UsageError
 from ifgo.folding import exact_float32, folded_cell
 from ifgo.lower import lower
@@ -19,6 +20,7 @@ from ifgo.model import (
     Flatten,
     LastStep,
     LSTMCell,
+    Masking,
     Model,
     Recurrent,
     RepeatVector,
@@ -111,6 +113,58 @@ def test_sums_run_in_ascending_order_without_fusing() -> None:
     y, _ = Model((FeatureInput(3),), (Dense("d", weight),)).run(np.ones((1, 1, 3)))
     assert y.item() == 0.0
     assert any(isinstance(i, Affine) for i in lower(chain(Dense("d", weight))).sweeps[0].body)
+
+
+def test_constants_that_leave_float32_are_refused() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        lower(chain(Recurrent("r", cell(clip_z=1e-50))))
+    assert str(caught.value) == (
+        "a clip is 1e-50, which is 0 in float32, expected a value that float32 can hold. "
+        "Run the model on truth instead"
+    )
+    steep = Activation("leaky_relu", 1e39)
+    with pytest.raises(UnsupportedError, match=r"^a parameter of activation leaky_relu\(1e\+39\)"):
+        lower(chain(Recurrent("r", cell(activations=(SIGMOID, steep, TANH)))))
+
+
+@pytest.mark.parametrize("on", ["exact", "c99"])
+def test_a_flatten_takes_one_length_only(on: str) -> None:
+    model = chain(Recurrent("r", cell()), Flatten("flat", 5))
+    for steps in (4, 6):
+        with pytest.raises(UnsupportedError) as caught:
+            model.run(draw(1, steps, 3), on=on)
+        assert str(caught.value) == (
+            f"x has {steps} steps, expected exactly 5, the number a Flatten layer takes"
+        )
+
+
+def test_go_backwards_refuses_lengths_as_truth_does() -> None:
+    model = chain(Recurrent("r", cell(), go_backwards=True))
+    for on in ("truth", "exact"):
+        with pytest.raises(UnsupportedError, match=r"^layer r: go_backwards reverses the whole"):
+            model.run(draw(2, 4, 3), lengths=[4, 2], on=on)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_masking_compares_float32_values(value: float) -> None:
+    x = draw(1, 6, 3)
+    x[0, 2] = x[0, 4] = np.float32(value)
+    model = chain(Masking("m", value), Recurrent("r", cell()))
+    y, truth = (model.run(x, on=on)[0] for on in ("exact", "truth"))
+    assert (y[0, 2] == y[0, 1]).all()
+    assert np.abs(y - truth).max() < 1e-5
+
+
+@pytest.mark.parametrize("on", ["exact", "c99"])
+def test_a_nan_is_never_hidden(on: str) -> None:
+    """Sums that overflow and cancel end in NaN, not in a plausible number."""
+    huge = np.full((8, 3), 3e38, dtype=np.float32)
+    hidden = np.full((8, 2), -3e38, dtype=np.float32)
+    state = {"h0": np.full((1, 1, 2), 2.0), "c0": np.ones((1, 1, 2))}
+    head = Dense("d", np.ones((2, 2), np.float32), None, SOFTMAX)
+    model = chain(Recurrent("r", cell(weight_ih=huge, weight_hh=hidden)), head)
+    y, _ = model.run(np.full((1, 1, 3), 2, np.float32), state, on=on)
+    assert np.isnan(y).all()
 
 
 def test_sqrt_is_within_one_ulp() -> None:

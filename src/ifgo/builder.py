@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.activations import LINEAR, SOFTMAX, Activation
+from ifgo.errors import UnsupportedError
 from ifgo.folding import exact_float32
 from ifgo.model import Layer
 from ifgo.program import (
@@ -22,6 +23,19 @@ from ifgo.program import (
     Sweep,
     View,
 )
+
+
+def constant(value: float, what: str) -> np.float32:
+    """`value` as float32. Raises UnsupportedError where it becomes 0 or infinite."""
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = np.float32(value)
+    if not np.isfinite(narrow) or (narrow == 0) != (value == 0):
+        raise UnsupportedError(
+            f"{what} is {value:g}, which is {narrow:g} in float32",
+            expected="a value that float32 can hold",
+            hint="Run the model on truth instead",
+        )
+    return narrow
 
 
 class Builder:
@@ -97,7 +111,10 @@ class Builder:
         return self.emit("select", result, a, b, condition=condition)
 
     def activate(self, result: View, a: View, activation: Activation) -> View:
-        """result = activation(a)."""
+        """result = activation(a). Raises UnsupportedError where a parameter leaves float32."""
+        for parameter in (activation.alpha, activation.beta):
+            if parameter is not None:
+                constant(parameter, f"a parameter of activation {activation}")
         if activation == SOFTMAX:
             self.open.body.append(Softmax(result, a))
             return result
@@ -108,7 +125,7 @@ class Builder:
     def clip(self, value: View, bound: float | None) -> None:
         """Hold a value to [-bound, bound] in place."""
         if bound is not None:
-            self.emit("clip", value, value, np.float32(bound))
+            self.emit("clip", value, value, constant(bound, "a clip"))
 
     def probe(self, layer: Layer, direction: str, part: str, view: View) -> None:
         """Let observers see a value."""

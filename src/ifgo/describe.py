@@ -7,6 +7,7 @@ from typing import Any
 
 from ifgo.layers import HiddenAsSequence, Layer, Recurrent
 from ifgo.model import FeatureInput, Model, TokenInput
+from ifgo.text import escape
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -63,11 +64,6 @@ def _dtype(layer: Layer) -> str:
     return "/".join(sorted({array.dtype.name for array in layer.arrays.values()}))
 
 
-def _escaped(text: str) -> str:
-    """`text` without a character that a terminal acts on: a file can put anything into a name."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def table(model: Model, *, width: int = 100) -> str:
     """The readable table: layers, shapes, parameters, MACs per step, streamable or why not."""
     from rich import box
@@ -89,15 +85,15 @@ def table(model: Model, *, width: int = 100) -> str:
     source = facts["input"]
     what = "tokens of" if source["kind"] == "tokens" else "features"
     shape = "(B, T)" if source["kind"] == "tokens" else f"(B, T, {source['size']})"
-    grid.add_row(Text(_escaped(source["name"])), "input", shape, "", "", f"{what} {source['size']}")
+    grid.add_row(Text(escape(source["name"])), "input", shape, "", "", f"{what} {source['size']}")
     for row in facts["layers"]:
         grid.add_row(
-            Text(_escaped(row["name"])),
+            Text(escape(row["name"])),
             row["kind"],
             row["output"],
             f"{row['parameters']:,}" if row["parameters"] else "",
             f"{row['macs']:,}" if row["macs"] else "",
-            Text(_escaped(row["detail"])),
+            Text(escape(row["detail"])),
         )
     buffer = StringIO()
     console = Console(file=buffer, width=width, no_color=True, highlight=False)
@@ -108,7 +104,7 @@ def table(model: Model, *, width: int = 100) -> str:
         f"{facts['parameters']:,} parameters, {facts['macs_per_step']:,} MACs per step{steps}",
         "streamable: one step per call"
         if model.streamable
-        else f"not streamable, {_escaped(facts['not_streamable_because'])}",
+        else f"not streamable, {escape(facts['not_streamable_because'])}",
     ]
     body = "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
     return body.lstrip("\n") + "\n\n" + "\n".join(lines)

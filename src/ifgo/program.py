@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.activations import Activation
+from ifgo.errors import UnsupportedError
 
 F32 = NDArray[np.float32]
 
@@ -187,6 +188,15 @@ class Program:
         if storage == "state":
             ordered.sort(key=lambda b: (int(b.key[1:]), b.key[0] == "c", b.direction))
         return ordered
+
+
+def require_steps(program: Program, steps: int) -> None:
+    """Raises UnsupportedError where `program` takes sequences of one other length only."""
+    if program.required_steps not in (None, steps):
+        raise UnsupportedError(
+            f"x has {steps} steps",
+            expected=f"exactly {program.required_steps}, the number a Flatten layer takes",
+        )
 
 
 def reads(instruction: Instruction) -> list[View]:

@@ -52,7 +52,7 @@ def refused_write(
 
 CANNOT = "raw tensors cannot hold "
 NATIVE = ". Write an .ifgo file, which holds every model"
-ALLOW = ". Set allow_lossy, or write an .ifgo file, which holds every model"
+ALLOW = ". Permit it with --allow-lossy, or write an .ifgo file, which holds every model"
 
 
 def lstm(**more: Any) -> Recurrent:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo import backends, files, limits, states
+from ifgo.decimals import nearest_float32
 from ifgo.errors import FormatError, UsageError
-from ifgo.formats._raw_files import nearest_float32
 from ifgo.model import Model, TokenInput
 from ifgo.states import State
 

@@ -11,18 +11,11 @@ from typing import Any, cast
 import click
 
 from ifgo.errors import IfgoError, ToolError
+from ifgo.text import escape as escape
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
 )
-
-
-def escape(text: object) -> str:
-    """`text` on one line: control, invisible and direction-changing characters as \\x1b."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in str(text)
-    )
 
 
 def say(text: str = "") -> None:

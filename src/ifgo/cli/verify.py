@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from ifgo import verification
 from ifgo.cli import data, terminal
 from ifgo.cli.options import Source, model_source
-from ifgo.cli.terminal import escape, json_option
+from ifgo.cli.terminal import json_option
 from ifgo.errors import ToolError, UsageError
 from ifgo.targets.c99 import find_compiler
 
@@ -44,8 +42,7 @@ def command(source: Source, input_: str | None, against: str | None, as_json: bo
     if as_json:
         terminal.emit({"model": source.path, "input": input_, **found.to_dict()})
     else:
-        shown = (replace(f, layer=escape(f.layer), note=escape(f.note)) for f in found.findings)
-        terminal.say(str(replace(found, findings=tuple(shown))))
+        terminal.say(str(found))
     return 0 if found.ok else 1
 
 

@@ -87,7 +87,9 @@ class _Plan:
             whole = "an .ifgo file, which holds every model"
             raise UnsupportedError(
                 "raw tensors cannot hold " + "; ".join(dict.fromkeys(reasons)),
-                hint=f"Write {whole}" if self.refused else f"Set allow_lossy, or write {whole}",
+                hint=f"Write {whole}"
+                if self.refused
+                else f"Permit it with --allow-lossy, or write {whole}",
             )
 
     def layer(self, layer: Layer) -> Layer | Weighted | None:

@@ -100,18 +100,20 @@ def _reduced_exp(x: F32, n: NDArray[np.int32]) -> F32:
 
 
 def exp(x: F32) -> F32:
-    """e^x, x clamped to [EXP_LOW, EXP_HIGH]; rounds once into the denormals."""
+    """e^x, x clamped to [EXP_LOW, EXP_HIGH]; rounds once into the denormals; NaN stays NaN."""
+    given = x
     x = select(x > EXP_LOW, x, EXP_LOW)
     x = select(x < EXP_HIGH, x, EXP_HIGH)
     scaled: Any = x * LOG2E
     rounded: F32 = select(x < ZERO, scaled - HALF, scaled + HALF)
     n = rounded.astype(np.int32)
     upper = np.trunc(n.astype(np.float32) * HALF).astype(np.int32)
-    return (_reduced_exp(x, n) * _power_of_two(upper)) * _power_of_two(n - upper)
+    power = (_reduced_exp(x, n) * _power_of_two(upper)) * _power_of_two(n - upper)
+    return select(given != given, given, power)
 
 
 def tanh(x: F32) -> F32:
-    """tanh, odd (−0 included), monotone, |error| ≤ 9.1e-8 over all float32."""
+    """tanh, odd (−0 included), monotone, |error| ≤ 9.1e-8 over all float32; NaN stays NaN."""
     a = np.abs(x)
     u: Any = a * a
     with np.errstate(over="ignore", invalid="ignore"):
@@ -121,11 +123,13 @@ def tanh(x: F32) -> F32:
     n = (doubled * LOG2E + HALF).astype(np.int32)
     power = _reduced_exp(doubled, n) * _power_of_two(n)
     far = ONE - TWO / (power + ONE)
-    return np.copysign(select(a < TANH_SPLIT, near, far), x)
+    beyond = select(a >= TANH_LIMIT, ONE, a)
+    magnitude = select(a < TANH_SPLIT, near, select(a < TANH_LIMIT, far, beyond))
+    return np.copysign(magnitude, x)
 
 
 def sigmoid(x: F32) -> F32:
-    """½ + ½·tanh(½·x); |error| ≤ 5.9e-8 over all float32."""
+    """½ + ½·tanh(½·x); |error| ≤ 6.0e-8 over all float32."""
     return HALF + HALF * tanh(HALF * x)
 
 
@@ -146,11 +150,11 @@ def _hard_sigmoid(x: F32, alpha: np.float32, beta: np.float32) -> F32:
 FUNCTIONS: Final[dict[str, Callable[[F32, np.float32, np.float32], F32]]] = {
     "sigmoid": lambda x, a, b: sigmoid(x),
     "tanh": lambda x, a, b: tanh(x),
-    "relu": lambda x, a, b: select(x > ZERO, x, ZERO),
+    "relu": lambda x, a, b: select(x < ZERO, ZERO, x),
     "linear": lambda x, a, b: x,
     "hard_sigmoid": _hard_sigmoid,
     "leaky_relu": lambda x, a, b: select(x < ZERO, a * x, x),
-    "thresholded_relu": lambda x, a, b: select(x > a, x, ZERO),
+    "thresholded_relu": lambda x, a, b: select(x <= a, ZERO, x),
     "elu": lambda x, a, b: select(x < ZERO, a * (exp(x) - ONE), x),
     "scaled_tanh": lambda x, a, b: a * tanh(b * x),
     "affine": lambda x, a, b: a * x + b,
@@ -169,7 +173,10 @@ def apply(activation: Activation, x: F32) -> F32:
 
 def softmax(x: F32) -> F32:
     """Over the last axis: maximum subtracted, exponentials summed in ascending order."""
-    powers = exp(x - x.max(axis=-1, keepdims=True))
+    top = x[..., :1]
+    for k in range(1, x.shape[-1]):
+        top = select(x[..., k : k + 1] > top, x[..., k : k + 1], top)
+    powers = exp(x - top)
     total = np.zeros((*x.shape[:-1], 1), dtype=np.float32)
     for k in range(x.shape[-1]):
         total = total + powers[..., k : k + 1]

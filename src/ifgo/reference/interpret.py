@@ -29,6 +29,7 @@ from ifgo.program import (
     Softmax,
     Sweep,
     View,
+    require_steps,
 )
 from ifgo.reference import float32
 
@@ -62,6 +63,7 @@ def execute(
     trace keeps every probed intermediate, (B, T, ·) by time of the input.
     """
     require_denormals()
+    require_steps(program, x.shape[1])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         return _Machine(program, x, state, trace).run()
 

@@ -258,7 +258,7 @@ def _simple(layer: Layer, flow: _Flow) -> None:
             if layer.mask_zero:
                 flow.mask = tokens != 0 if flow.mask is None else flow.mask & (tokens != 0)
         case Masking():
-            kept = (x != layer.value).any(axis=-1)
+            kept = (x != float(np.float32(layer.value))).any(axis=-1)
             flow.mask = kept if flow.mask is None else flow.mask & kept
             flow.value = x * kept[..., None]
         case LastStep():

@@ -95,7 +95,7 @@ def cell_bounds(
         z["i"] = z["i"] + 3 * U * (norm.magnitude("i") + peephole[0] * np.abs(c))
         z["f"] = z["f"] + 3 * U * (norm.magnitude("f") + peephole[1] * np.abs(c))
     for letter in "ifg":
-        z[letter] = norm.bound(letter, z[letter])
+        z[letter] = norm.bound(letter, z[letter]) + U * (cell.clip_z or 0.0)
     gate_act, cell_act, hidden_act = cell.activations
     i = activation_bound(gate_act, now.z_i, now.i, z["i"], errors)
     f = activation_bound(gate_act, now.z_f, now.f, z["f"], errors)
@@ -106,11 +106,12 @@ def cell_bounds(
     g = activation_bound(cell_act, now.z_g, now.g, z["g"], errors)
     products = np.abs(now.f * c) + np.abs(now.i * now.g)
     c_bound = np.abs(c) * f + np.abs(now.g) * i + np.abs(now.i) * g + i * g + 3 * U * products
+    c_bound = c_bound + U * (cell.clip_cell or 0.0)
     z_o = z["o"]
     if peephole is not None:
         rounding = 3 * U * (norm.magnitude("o") + peephole[2] * np.abs(now.c))
         z_o = z_o + peephole[2] * c_bound + rounding
-    z_o = norm.bound("o", z_o)
+    z_o = norm.bound("o", z_o) + U * (cell.clip_z or 0.0)
     o = activation_bound(gate_act, now.z_o, now.o, z_o, errors)
     shown = truth.activate(hidden_act, now.c)
     shown_bound = activation_bound(hidden_act, now.c, shown, c_bound, errors)
@@ -122,6 +123,7 @@ def cell_bounds(
             start = np.abs(cell.bias_hr.astype(np.float64))
         out = m @ np.abs(cell.weight_hr.T.astype(np.float64))
         out = out + sum_bound(now.m, cell.weight_hr, start, size + 1)
+        out = out + U * (cell.clip_projection or 0.0)
     found = {"z_i": z["i"], "z_f": z["f"], "z_g": z["g"], "z_o": z_o, "i": i, "f": f, "g": g}
     found |= {"o": o, "c": c_bound, "m": m, "h": out}
     return {part: bound * SAFETY for part, bound in found.items()}
@@ -157,8 +159,8 @@ def _sums(cell: LSTMCell, x: F64, h: F64) -> dict[str, F64]:
 class _LayerNorms:
     """What layer norm makes of the bounds: y = d/s·w + b, d = z − mean, s = sqrt(var + eps).
 
-    |δd| ≤ 2·max δz + rounding; s is 1-Lipschitz in the root mean square of d. Without layer norm
-    every bound passes through.
+    |δd| ≤ 2·max δz + rounding; s is 1-Lipschitz in the root mean square of d; |d/s| ≤ √n whatever
+    the error. Without layer norm every bound passes through.
     """
 
     def __init__(self, cell: LSTMCell, x: F64, h: F64, c: F64, now: truth.Step) -> None:
@@ -196,14 +198,15 @@ class _LayerNorms:
         weight = np.abs(self.norm.weight[row].astype(np.float64))
         z = self._sum(letter)
         n = z.shape[-1]
-        d = z - z.mean(axis=-1, keepdims=True)
-        s = np.sqrt((d * d).mean(axis=-1, keepdims=True) + self.norm.epsilon)
+        d: F64 = z - z.mean(axis=-1, keepdims=True)
+        s: F64 = np.sqrt((d * d).mean(axis=-1, keepdims=True) + self.norm.epsilon)
         largest = np.abs(z).max(axis=-1, keepdims=True)
         d_off = 2 * delta.max(axis=-1, keepdims=True) + (n + 4) * U * 2 * largest
-        s_off = d_off + (n + 8) * U * s
+        s_off: F64 = d_off + (n + 8) * U * s
         y = np.abs(d) / s * weight
-        off = weight * (d_off / s + np.abs(d) * s_off / s**2) * (1 + 2 * s_off / s)
-        return off + 6 * U * (y + np.split(self.bias, 4)[row])
+        off: F64 = weight * (d_off / s + np.abs(d) * s_off / s**2) * (1 + 2 * s_off / s)
+        safe: F64 = np.where(np.less_equal(s_off, s / 2), off, 2 * np.sqrt(n) * weight)
+        return safe + 6 * U * (y + np.split(self.bias, 4)[row])
 
 
 def dense_bound(layer: Dense, x: F64, y: F64, errors: ActivationErrors) -> F64:

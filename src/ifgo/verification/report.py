@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any
 
+from ifgo.text import escape
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -74,7 +76,8 @@ class Verification:
             grid.add_column(title, no_wrap=True)
         grid.add_column("at", overflow="fold")
         for f in self.findings:
-            grid.add_row(f.runtime, f.judge, Text(f.layer), f.verdict, _size(f), _place(f))
+            place = Text(escape(_place(f)))
+            grid.add_row(f.runtime, f.judge, Text(escape(f.layer)), f.verdict, _size(f), place)
         out = StringIO()
         Console(file=out, width=150, no_color=True, highlight=False).print(grid)
         body = "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

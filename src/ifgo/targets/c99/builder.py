@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ifgo.errors import ToolError
 from ifgo.model import Model, TokenInput
-from ifgo.program import Probe
+from ifgo.program import Probe, require_steps
 from ifgo.states import State
 from ifgo.targets.c99.emitter import Emitted, emit, runner
 
@@ -57,6 +57,7 @@ class Built:
         """x (B, T, I) or tokens (B, T), a complete state → y, final state, traces."""
         program = self.emitted.program
         batch, steps = x.shape[:2]
+        require_steps(program, steps)
         buffers = program.buffers("state")
         parts = [struct.pack("=II", batch, steps)]
         kind = np.int32 if isinstance(self.model.input, TokenInput) else np.float32
@@ -150,9 +151,15 @@ def build(
         str(folder / "runner.c"),
         str(folder / "model.c"),
     ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except OSError as error:
+        raise ToolError(
+            f"the C compiler {command[0]} does not run ({error.strerror})",
+            hint="Name one that does: CC=gcc",
+        ) from None
     if done.returncode:
         raise ToolError(
             f"the compiler refuses the emitted C: {' '.join(command[:1] + list(flags))}",
