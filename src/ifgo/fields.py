@@ -50,15 +50,17 @@ def _declared(hint: Any, given: Any, what: str, where: str | None) -> Any:
     if origin is np.ndarray or (optional and _is_a(given, NoneType)):
         return given
     value = given.item() if _is_a(given, np.generic) else given
+    said = f"is {' '.join(reprlib.repr(given).split())}"
     if origin is tuple and _is_a(value, tuple, list):
         items = get_args(kind)
         if items[-1] is Ellipsis or len(items) == len(value):
             parts = enumerate(cast("list[Any]", value))
             return tuple(_declared(items[0], part, f"{what}[{i}]", where) for i, part in parts)
+        said = f"has {len(value)} entries"
     elif _fits(value, kind, members):
         return float(value) if kind is float else value
     raise ModelError(
-        f"{what} is {' '.join(reprlib.repr(given).split())}",
+        f"{what} {said}",
         where=where,
         expected=_words(kind, members) + (" or None" if optional else ""),
     )
