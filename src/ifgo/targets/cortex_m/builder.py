@@ -1,0 +1,115 @@
+"""Builds a model for a board and runs it in the emulator, input and output through files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifgo.errors import ToolError
+from ifgo.model import Model, TokenInput
+from ifgo.states import State
+from ifgo.targets import c99
+from ifgo.targets.cortex_m import toolchain
+from ifgo.targets.cortex_m.boards import Board, find_board
+from ifgo.targets.cortex_m.emitter import SUPPORT, check_fit, context, render
+
+
+@dataclass(frozen=True)
+class Built:
+    """A firmware that runs sequences of up to max_steps steps, and what it was made from."""
+
+    program: Path
+    board: Board
+    source: c99.Emitted
+    model: Model
+
+    def run(self, x: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+        """x (B, T, I) or tokens (B, T), a complete state → y, final state; one emulator start."""
+        batch, steps = x.shape[:2]
+        buffers = self.source.program.buffers("state")
+        parts = [np.array([batch, steps], "<u4").tobytes()]
+        for b in range(batch):
+            parts += [state[buffer.key][buffer.direction][b].astype("<f4") for buffer in buffers]
+            parts.append(input_words(self.model, x[b]))
+        folder = self.program.parent
+        (folder / "input").write_bytes(b"".join(bytes(part) for part in parts))
+        toolchain.emulate(self.board, self.program)
+        return self._decode((folder / "output").read_bytes(), batch, steps)
+
+    def _decode(self, data: bytes, batch: int, steps: int) -> tuple[NDArray[np.float32], State]:
+        program = self.source.program
+        buffers = program.buffers("state")
+        rows = 1 if program.vector_output else (program.output.rows or steps)
+        at = rows * program.output.width
+        words = np.frombuffer(data, "<f4").astype(np.float32).reshape(batch, -1)
+        statuses = np.ascontiguousarray(words[:, -1]).view(np.int32)
+        if statuses.any():
+            raise ToolError(
+                f"the model on board {self.board.name} returns status "
+                f"{int(statuses[statuses != 0][0])}"
+            )
+        y = words[:, :at].reshape(batch, rows, program.output.width)
+        final: dict[str, list[NDArray[np.float32]]] = {}
+        for buffer in buffers:
+            final.setdefault(buffer.key, []).append(words[:, at : at + buffer.width])
+            at += buffer.width
+        end = {key: np.stack(parts) for key, parts in final.items()}
+        return (y[:, 0] if program.vector_output else y), end
+
+
+def input_words(model: Model, rows: NDArray[Any]) -> bytes:
+    """One sequence as the firmware reads it: float32 or int32, little-endian."""
+    kind = "<i4" if isinstance(model.input, TokenInput) else "<f4"
+    return np.ascontiguousarray(rows).astype(kind).tobytes()
+
+
+def compile_files(folder: Path, board: Board, files: Mapping[str, str]) -> Path:
+    """Write the files of a program to `folder`, compile and link those in C; returns the program.
+
+    Raises UnsupportedError where it does not fit the board, ToolError where the compiler is
+    missing or refuses.
+    """
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="ascii", newline="\n")
+    sources = [name for name in files if name.endswith(".c")]
+    objects = [toolchain.compile_object(folder, board, name) for name in sources]
+    return toolchain.link(folder, board, objects, "firmware.elf")
+
+
+def compile_with(
+    folder: Path, model: Model, board: Board, main: str, *, max_steps: int
+) -> tuple[Path, c99.Emitted]:
+    """compile_files of the model with the template `main`.
+
+    max_steps: rows of x and y that the program holds, unless the model takes one length alone.
+    """
+    source = c99.emit(model, max_steps=max_steps)
+    check_fit(board, source)
+    values = context(model, board, source, source.program.required_steps or max_steps)
+    support = {name: render(name, values) for name in (*SUPPORT, main)}
+    return compile_files(folder, board, source.files | support), source
+
+
+def build(model: Model, folder: Path, board: str | Board, *, max_steps: int = 1) -> Built:
+    """Compile `model` for `board` into `folder`, with a program that runs batches from a file.
+
+    max_steps matters only to models that need whole sequences.
+    """
+    found = find_board(board)
+    program, source = compile_with(folder, model, found, "runner.c", max_steps=max_steps)
+    return Built(program, found, source, model)
+
+
+def run_model(
+    model: Model, x: NDArray[Any], state: State, board: str | Board
+) -> tuple[NDArray[np.float32], State]:
+    """Emit, cross-compile and run in the emulator: the backend of one board."""
+    with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
+        built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1))
+        return built.run(x, state)
