@@ -50,7 +50,7 @@ def _declared(hint: Any, given: Any, what: str, where: str | None) -> Any:
     if origin is np.ndarray or (optional and _is_a(given, NoneType)):
         return given
     value = given.item() if _is_a(given, np.generic) else given
-    said = f"is {' '.join(reprlib.repr(given).split())}"
+    said = f"is {_shown(given)}"
     if origin is tuple and _is_a(value, tuple, list):
         items = get_args(kind)
         if items[-1] is Ellipsis or len(items) == len(value):
@@ -64,6 +64,12 @@ def _declared(hint: Any, given: Any, what: str, where: str | None) -> Any:
         where=where,
         expected=_words(kind, members) + (" or None" if optional else ""),
     )
+
+
+def _shown(value: Any) -> str:
+    if type(value).__module__ in ("builtins", "numpy"):
+        return " ".join(reprlib.repr(value).split())
+    return f"of type {type(value).__name__}"
 
 
 def _is_a(value: Any, *kinds: type[Any]) -> bool:
