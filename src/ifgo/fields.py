@@ -21,6 +21,8 @@ _PLAIN: Final = {
     bool: "True or False",
     int: "a whole number",
     float: "a number",
+    NoneType: "None",
+    Ellipsis: "...",
 }
 
 
@@ -43,11 +45,9 @@ def _hints(owner: type[Any]) -> dict[str, Any]:
 
 def _declared(hint: Any, given: Any, what: str, where: str | None) -> Any:
     """`given` as the type that `hint` declares."""
-    union = get_origin(hint) in (Union, UnionType)
-    members = tuple(m for m in (get_args(hint) if union else (hint,)) if m is not NoneType)
+    members = _members(hint)
     kind, origin = members[0], get_origin(members[0])
-    optional = union and NoneType in get_args(hint)
-    if origin is np.ndarray or (optional and _is_a(given, NoneType)):
+    if origin is np.ndarray or (NoneType in members and _is_a(given, NoneType)):
         return given
     value = given.item() if _is_a(given, np.generic) else given
     said = f"is {_shown(given)}"
@@ -59,11 +59,12 @@ def _declared(hint: Any, given: Any, what: str, where: str | None) -> Any:
         said = f"has {len(value)} entries"
     elif _fits(value, kind, members):
         return float(value) if kind is float else value
-    raise ModelError(
-        f"{what} {said}",
-        where=where,
-        expected=_words(kind, members) + (" or None" if optional else ""),
-    )
+    raise ModelError(f"{what} {said}", where=where, expected=_words(hint))
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, None last; of anything else the one."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _shown(value: Any) -> str:
@@ -90,13 +91,15 @@ def _fits(value: Any, kind: Any, members: tuple[Any, ...]) -> bool:
     return origin is None and _is_a(value, *members)
 
 
-def _words(kind: Any, members: tuple[Any, ...]) -> str:
-    origin = get_origin(kind)
+def _words(hint: Any) -> str:
+    members = _members(hint)
+    if len(members) > 1:
+        return " or ".join(map(_words, members))
+    origin = get_origin(hint)
     if origin is tuple:
-        names = ["..." if item is Ellipsis else _words(item, (item,)) for item in get_args(kind)]
-        return f"a tuple ({', '.join(names)})"
+        return f"a tuple ({', '.join(map(_words, get_args(hint)))})"
     if origin is Mapping:
         return "a mapping of strings"
     if origin is Literal:
-        return "one of " + ", ".join(map(repr, get_args(kind)))
-    return _PLAIN.get(kind) or " or ".join(member.__name__ for member in members)
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    return _PLAIN.get(hint) or hint.__name__

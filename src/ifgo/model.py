@@ -339,7 +339,7 @@ class _Check:
         for layer in layers:
             if not layer.name or len(layer.name) > limits.MAX_NAME_CHARS:
                 raise ModelError(
-                    f"a {layer.kind} layer has a name of {len(layer.name)} characters",
+                    f"a layer of kind {layer.kind} has a name of {len(layer.name)} characters",
                     expected=f"1 to {limits.MAX_NAME_CHARS}",
                 )
             if layer.name in seen:
