@@ -248,6 +248,8 @@ class Recurrent(Layer):
         words += [n for n in ("layer_norm", "input_norm", "hidden_norm") if getattr(cell, n)]
         if self.initial.kind != "zero":
             words.append(f"initial state: {self.initial.kind}")
+        if self.zero_masked:
+            words.append("zero_masked")
         if self.stateful:
             words.append("stateful")
         return ", ".join(words)
