@@ -118,7 +118,7 @@ TABLE: list[tuple[Layer, int, int, str, int, str | None, str]] = [
         STEP,
         60,
         None,
-        "input_norm, hidden_norm, initial state: constant",
+        "input_norm, hidden_norm, initial state: constant, zero_masked",
     ),
     (dense(), 3, 1, STEP, 3, None, ""),
     (Dense("d", ones(4, 3), None, SOFTMAX), 3, 4, STEP, 12, None, "softmax"),
