@@ -157,11 +157,14 @@ def _by_length(
     model: Model, ready: Prepared, start: State, backend: Backend
 ) -> tuple[NDArray[Any], State]:
     """Each length as a batch of its own. Where time reaches the output, padded steps hold what the
-    layers after the last recurrent one make of zeros; length 0 ends in a zero state."""
+    layers after the last recurrent one make of zeros; length 0 ends in a zero state. Where nothing
+    recurs each step stands alone, padded or not."""
     assert ready.lengths is not None
     batch, steps = ready.x.shape[:2]
     keeps_time = all(layer.signature.split("→")[0] != "vector" for layer in model.layers)
     keeps_time = keeps_time and not model.ends_in_vector
+    if keeps_time and not model.recurrent:
+        return backend(model, ready.x, start)
     for layer in model.recurrent:
         if layer.go_backwards:
             raise UnsupportedError(
@@ -197,7 +200,7 @@ def _by_length(
 
 def _padding(model: Model, backend: Backend) -> NDArray[Any]:
     """The output of a padded step: zeros through the layers after the last recurrent one."""
-    last = -1
+    last = 0
     for position, layer in enumerate(model.layers):
         if any(isinstance(inner, Recurrent) for inner in walk([layer])):
             if isinstance(layer, Residual):
@@ -207,8 +210,7 @@ def _padding(model: Model, backend: Backend) -> NDArray[Any]:
                     hint="Run each sequence on its own, or on truth",
                 )
             last = position
-    width = model.sizes()[last] if last >= 0 else model.input_size
-    tail = model.layers[last + 1 :]
+    width, tail = model.sizes()[last], model.layers[last + 1 :]
     zeros = np.zeros((1, 1, width), np.float32)
     if not tail:
         return zeros[0, 0]
