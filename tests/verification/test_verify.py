@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -216,6 +217,21 @@ def test_time_first_and_two_outputs_run_in_their_own_layout(tmp_path: Path) -> N
     found = verify(tmp_path / "m.onnx", against=("onnxruntime",))
     assert found.ok
     assert found.findings[-1].verdict == "within global bound"
+
+
+def test_the_page_is_whole_and_escapes_names() -> None:
+    rows = (
+        Finding("c99", "exact", "fine", "EXACT", True),
+        Finding("c99", "exact", "late", "EXACT", False, 0.5, part="h", step=7, unit=1),
+        Finding("exact", "truth", "<b>&", "local bound", False, 2.0, 1.0, "z_i", 3, 2),
+    )
+    page = Verification(1, 9, rows).to_html("a < b")
+    order = [page.index(text) for text in ("&lt;b&gt;&amp;", ">late<", ">fine<")]
+    assert order == sorted(order), "what fails comes first, the earliest step before later ones"
+    assert "<b>" not in page
+    assert "a &lt; b" in page
+    assert "z_i, step 3, unit 2" in page
+    assert not re.search(r"(src|href)=|https?:", page)
 
 
 def test_unknown_runtime() -> None:

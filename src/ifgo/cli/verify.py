@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ifgo import verification
@@ -9,6 +11,7 @@ from ifgo.cli import data, terminal
 from ifgo.cli.options import Source, model_source
 from ifgo.cli.terminal import json_option
 from ifgo.errors import ToolError, UsageError
+from ifgo.files import atomic_write
 from ifgo.targets.c99 import find_compiler
 
 
@@ -19,9 +22,12 @@ from ifgo.targets.c99 import find_compiler
     metavar="LIST",
     help=f"Comma list of {', '.join(verification.RUNTIMES)} [default: c99 if a compiler is found].",
 )
+@click.option("--html", metavar="FILE", help="Also write the findings as one web page.")
 @model_source()
 @json_option
-def command(source: Source, input_: str | None, against: str | None, as_json: bool) -> int:
+def command(
+    source: Source, input_: str | None, against: str | None, html: str | None, as_json: bool
+) -> int:
     """Compare runtimes of MODEL with the reference; exit code 1 where one is out of its bound.
 
     The reference itself (exact) is always checked against float64 (truth) first.
@@ -39,6 +45,8 @@ def command(source: Source, input_: str | None, against: str | None, as_json: bo
             )
         x, state = given.x, given.state
     found = verification.verify(model, x, against=runtimes, state=state)
+    if html is not None:
+        atomic_write(Path(html), found.to_html(str(model)).encode())
     if as_json:
         terminal.emit({"model": source.path, "input": input_, **found.to_dict()})
     else:

@@ -44,6 +44,14 @@ class Finding:
             return "DIFFERS" if self.basis == "EXACT" else f"OUT OF {self.basis}"
         return "EXACT" if self.basis == "EXACT" else f"within {self.basis}"
 
+    @property
+    def place(self) -> str:
+        """Gate or part, step and unit of the difference; "" where there is none."""
+        if self.step is None or (self.basis == "EXACT" and self.holds):
+            return ""
+        unit = "" if self.unit is None else f", unit {self.unit}"
+        return f"{self.part}, step {self.step}{unit}"
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -65,6 +73,24 @@ class Verification:
         rows = [asdict(f) | {"verdict": f.verdict} for f in self.findings]
         return {"ok": self.ok, "batch": self.batch, "steps": self.steps, "findings": rows}
 
+    @property
+    def ranked(self) -> tuple[Finding, ...]:
+        """What fails first, the earliest step before later ones; else the order of the layers."""
+        return tuple(
+            sorted(self.findings, key=lambda f: (f.holds, 0 if f.holds else (f.step or 0)))
+        )
+
+    def to_html(self, table: str = "") -> str:
+        """One self-contained page: the ranked findings, and `table` (a model's) below them."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        pages = Environment(
+            loader=PackageLoader("ifgo.verification"), autoescape=True, undefined=StrictUndefined
+        )
+        return pages.get_template("report.html.j2").render(
+            ok=self.ok, batch=self.batch, steps=self.steps, findings=self.ranked, table=table
+        )
+
     def __str__(self) -> str:
         from rich import box
         from rich.console import Console
@@ -76,7 +102,7 @@ class Verification:
             grid.add_column(title, no_wrap=True)
         grid.add_column("at", overflow="fold")
         for f in self.findings:
-            place = Text(escape(_place(f)))
+            place = Text(escape(f.note or f.place))
             grid.add_row(f.runtime, f.judge, Text(escape(f.layer)), f.verdict, _size(f), place)
         out = StringIO()
         Console(file=out, width=150, no_color=True, highlight=False).print(grid)
@@ -92,12 +118,3 @@ def _size(finding: Finding) -> str:
     if finding.basis == "EXACT":
         return "0" if finding.holds else f"{finding.difference:.3g}"
     return f"{finding.difference:.2e} of {finding.bound:.2e}"
-
-
-def _place(finding: Finding) -> str:
-    if finding.note:
-        return finding.note
-    if finding.step is None or (finding.basis == "EXACT" and finding.holds):
-        return ""
-    unit = "" if finding.unit is None else f", unit {finding.unit}"
-    return f"{finding.part}, step {finding.step}{unit}"
