@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,21 +69,29 @@ def input_words(model: Model, rows: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(rows).astype(kind).tobytes()
 
 
-def compile_files(folder: Path, board: Board, files: Mapping[str, str]) -> Path:
+def compile_files(
+    folder: Path, board: Board, files: Mapping[str, str], flags: Sequence[str] = ()
+) -> Path:
     """Write the files of a program to `folder`, compile and link those in C; returns the program.
 
-    Raises UnsupportedError where it does not fit the board, ToolError where the compiler is
-    missing or refuses.
+    flags come after, and so win over, our own. Raises UnsupportedError where it does not fit the
+    board, ToolError where the compiler is missing or refuses.
     """
     for name, text in files.items():
         (folder / name).write_text(text, encoding="ascii", newline="\n")
     sources = [name for name in files if name.endswith(".c")]
-    objects = [toolchain.compile_object(folder, board, name) for name in sources]
+    objects = [toolchain.compile_object(folder, board, name, flags) for name in sources]
     return toolchain.link(folder, board, objects, "firmware.elf")
 
 
 def compile_with(
-    folder: Path, model: Model, board: Board, main: str, *, max_steps: int
+    folder: Path,
+    model: Model,
+    board: Board,
+    main: str,
+    *,
+    max_steps: int,
+    flags: Sequence[str] = (),
 ) -> tuple[Path, c99.Emitted]:
     """compile_files of the model with the template `main`.
 
@@ -93,16 +101,25 @@ def compile_with(
     check_fit(board, source)
     values = context(model, board, source, source.program.required_steps or max_steps)
     support = {name: render(name, values) for name in (*SUPPORT, main)}
-    return compile_files(folder, board, source.files | support), source
+    return compile_files(folder, board, source.files | support, flags), source
 
 
-def build(model: Model, folder: Path, board: str | Board, *, max_steps: int = 1) -> Built:
+def build(
+    model: Model,
+    folder: Path,
+    board: str | Board,
+    *,
+    max_steps: int = 1,
+    flags: Sequence[str] = (),
+) -> Built:
     """Compile `model` for `board` into `folder`, with a program that runs batches from a file.
 
-    max_steps matters only to models that need whole sequences.
+    max_steps matters only to models that need whole sequences. flags are further compiler flags.
     """
     found = find_board(board)
-    program, source = compile_with(folder, model, found, "runner.c", max_steps=max_steps)
+    program, source = compile_with(
+        folder, model, found, "runner.c", max_steps=max_steps, flags=flags
+    )
     return Built(program, found, source, model)
 
 

@@ -61,3 +61,11 @@ def pushed(instruction: Instruction) -> int:
     if moved and name.startswith(("str", "vstr")) and operands.rstrip().endswith("]!"):
         return max(-int(moved[1]), 0)
     return 0
+
+
+def branch_target(instruction: Instruction) -> int | None:
+    """The address that a branch or a call names, None for everything else."""
+    if not instruction.mnemonic.startswith(("b", "cb")):
+        return None
+    found = re.search(r"\b([0-9a-f]+) <", instruction.operands)
+    return int(found[1], 16) if found else None

@@ -133,6 +133,8 @@ def measure(
         entry = "step" if source.program.streamable else "sequence"
         worst = stack.deepest(frames, f"{source.name}_{entry}")
         sections = toolchain.section_sizes(program)
+        flash = toolchain.addresses(program)["ifgo_data_source"] - found.flash.origin
+        flash += sections.get(".data", 0)
         parts = _parts(program, shipped, source, frames)
     runs = counts.runs
     total = None if runs is None else cycles.estimate(found.core, runs)
@@ -149,7 +151,7 @@ def measure(
         _version(toolchain.PREFIX + "gcc"),
         " ".join([*found.flags, *toolchain.FLAGS]),
         _version(toolchain.EMULATOR),
-        sum(sections.get(name, 0) for name in (".text", ".rodata", ".ARM.exidx", ".data")),
+        flash,
         found.flash.size,
         parts,
         sum(sections.get(name, 0) for name in (".data", ".bss")),

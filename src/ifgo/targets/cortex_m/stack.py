@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from ifgo.errors import ToolError
-from ifgo.targets.cortex_m.disassembly import Instruction, pushed
+from ifgo.targets.cortex_m.disassembly import Instruction, branch_target, pushed
 
 FLAGS = ("-fstack-usage", "-fcallgraph-info=su,da")
 
@@ -56,27 +56,25 @@ def disassembled_frames(
 
     names: symbol → address, which adds the other names of a function.
     """
+    code = list(instructions)
+    owner = {one.address: one.function for one in code}
     frames: dict[str, Frame] = {}
-    starts: dict[int, str] = {}
     falls: str | None = None
-    for name, members in groupby(instructions, key=lambda one: one.function):
+    for name, members in groupby(code, key=lambda one: one.function):
         frame = frames.setdefault(name, Frame())
-        group = list(members)
-        starts.setdefault(group[0].address, name)
         if falls is not None:
             frames[falls].calls.add(name)
         last = None
-        for one in group:
+        for one in members:
             frame.size += pushed(one)
-            target = re.search(r"<([^+>]+)(?:\+0x[0-9a-f]+)?>", one.operands)
-            if target and target[1] != name and one.mnemonic.startswith(("b", "cb")):
-                frame.calls.add(target[1])
+            if (target := branch_target(one)) is not None:
+                frame.calls |= {owner.get(target, f"address {target:#x}")} - {name}
             if not one.mnemonic.startswith(".") and one.mnemonic != "nop":
                 last = one
         falls = name if last is not None and not _leaves(last) else None
     for name, address in names.items():
-        if address in starts:
-            frames.setdefault(name, frames[starts[address]])
+        if address in owner:
+            frames.setdefault(name, frames[owner[address]])
     return frames
 
 
@@ -110,7 +108,9 @@ def deepest(frames: Mapping[str, Frame], function: str) -> int:
         if name in above:
             raise ToolError(f"{name} calls itself: its stack has no bound")
         if name not in frames:
-            raise ToolError(f"{above[-1] if above else function} calls {name}, of unknown stack")
+            if not above:
+                raise ToolError(f"{name} has no known stack")
+            raise ToolError(f"{above[-1]} calls {name}, of unknown stack")
         if name not in known:
             below = [visit(called, (*above, name)) for called in sorted(frames[name].calls)]
             known[name] = frames[name].size + max(below, default=0)
