@@ -393,6 +393,11 @@ CASES: dict[str, tuple[Callable[[], Any], type[IfgoError], str]] = {
         F,
         "node 'n_Y': initial_h ('h') is for a batch of 3, expected 2",
     ),
+    "no rows of a state": (
+        plain(inputs="x W R B - h", extra={"h": np.zeros((1, 0, UNITS), np.float32)}),
+        F,
+        "node 'n_Y': initial_h ('h') is for a batch of 0, expected ?",
+    ),
     "rows of a state": (
         plain(inputs="x W R B - h", extra={"h": random(1, 2, UNITS)}),
         U,
@@ -551,6 +556,16 @@ CASES: dict[str, tuple[Callable[[], Any], type[IfgoError], str]] = {
         U,
         "node 'n_Y': is a LSTM of domain 'com.microsoft', expected standard ONNX operators only. "
         "Export it without functions or contributed operators",
+    ),
+    "inputs nobody reads": (
+        after(SQUEEZED, node("Relu", "y k1", "out")),
+        F,
+        "node 'n_out': has 2 inputs, expected Relu with fewer",
+    ),
+    "more inputs than the operator has": (
+        plain(inputs="x W R B - - - - B"),
+        F,
+        "node 'n_Y': has 9 inputs, expected LSTM with fewer",
     ),
     "two outputs of a node": (
         after(SQUEEZED, node("Dropout", "y", "out mask"), out=TIMED | {"mask": ["T", "B", 4]}),
@@ -1152,7 +1167,7 @@ FOLDING: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], type[IfgoError], 
         [node("Concat", "a a", "out")],
         {"a": ABC},
         F,
-        "has no axis or misses an input, expected both",
+        "has no axis or no input, expected both",
     ),
     "expand": (
         [node("Expand", "a b", "out")],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_file import MAX_RANK, Attributes, Node
+from ifgo.formats._onnx_file import MAX_RANK, Attributes, Node, printable
 from ifgo.formats._onnx_value import Length, Size, Value, constant
 
 
@@ -22,6 +22,7 @@ class Arguments:
         self.inputs = inputs
         self.attributes = Attributes(node)
         self.opset = opset
+        self._asked: set[int] = set()
 
     def value(self, position: int) -> Value:
         """A required input."""
@@ -32,7 +33,22 @@ class Arguments:
 
     def optional(self, position: int) -> Value | None:
         """An input that may be left out."""
+        self._asked.add(position)
         return self.inputs[position] if position < len(self.inputs) else None
+
+    def every(self) -> list[Value]:
+        """All inputs, none of them left out."""
+        return [self.value(position) for position in range(len(self.inputs))]
+
+    def finish(self) -> None:
+        """Refuse inputs and attributes that nobody asked for."""
+        self.attributes.finish()
+        unread = [k for k, v in enumerate(self.inputs) if v is not None and k not in self._asked]
+        if unread:
+            raise FormatError(
+                f"has {len(self.inputs)} inputs",
+                expected=f"{printable(self.node.op, 40)} with fewer",
+            )
 
     def sizes(self, position: int) -> list[Size]:
         """A 1-D input of ints or lengths."""

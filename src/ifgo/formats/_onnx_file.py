@@ -54,6 +54,13 @@ def printable(text: str, length: int) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in text[:length])
 
 
+def text(value: str | bytes) -> str:
+    """A string field of the file; protobuf hands out bytes where it is no UTF-8."""
+    if isinstance(value, bytes):
+        raise FormatError("holds a name that is no UTF-8 text", hint="The file is damaged")
+    return value
+
+
 @dataclass(frozen=True)
 class Node:
     """One operator of the graph. An empty input or output name means that it is left out."""
@@ -119,30 +126,31 @@ def parse(path: Path) -> Graph:
     if len(graph.node) > limits.MAX_NODES:
         raise FormatError(f"has {len(graph.node)} nodes", expected=f"at most {limits.MAX_NODES}")
     if graph.sparse_initializer:
-        name = quoted(graph.sparse_initializer[0].values.name)
+        name = quoted(text(graph.sparse_initializer[0].values.name))
         raise UnsupportedError(f"initializer {name} is sparse", expected="dense tensors")
     tensors: dict[str, TensorProto] = {}
     for tensor in graph.initializer:
-        if tensor.name in tensors:
-            raise FormatError(
-                f"has two initializers named {quoted(tensor.name)}", expected="unique names"
-            )
-        check_tensor(tensor, f"initializer {quoted(tensor.name)}")
-        tensors[tensor.name] = tensor
+        name = text(tensor.name)
+        if name in tensors:
+            raise FormatError(f"has two initializers named {quoted(name)}", expected="unique names")
+        check_tensor(tensor, f"initializer {quoted(name)}")
+        tensors[name] = tensor
     size = sum(_bytes(tensor) for tensor in tensors.values())
     if size > limits.MAX_FILE_BYTES:
         raise FormatError(
             f"declares {size} bytes of constants", expected=f"at most {limits.MAX_FILE_BYTES}"
         )
-    inputs = [_input(v) for v in graph.input if v.name not in tensors]
+    inputs = [_input(v) for v in graph.input if text(v.name) not in tensors]
     if len({entry.name for entry in inputs}) != len(inputs):
         raise FormatError("has two inputs of one name", expected="unique names")
     return Graph(
         nodes=tuple(_node(node, k) for k, node in enumerate(graph.node)),
         inputs={entry.name: entry for entry in inputs},
-        outputs=tuple(v.name for v in graph.output),
+        outputs=tuple(text(v.name) for v in graph.output),
         opset=opset,
-        producer=printable(f"{model.producer_name} {model.producer_version}".strip(), 64),
+        producer=printable(
+            f"{text(model.producer_name)} {text(model.producer_version)}".strip(), 64
+        ),
         folder=path.parent,
         stored=sum(math.prod(tensor.dims) for tensor in tensors.values()),
         _tensors=tensors,
@@ -150,7 +158,7 @@ def parse(path: Path) -> Graph:
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    versions = [o.version for o in model.opset_import if text(o.domain) in ("", "ai.onnx")]
     if len(versions) != 1 or not 1 <= versions[0] <= KNOWN_OPSET:
         raise UnsupportedError(
             f"imports operator set {', '.join(map(str, versions)) or 'none'}",
@@ -162,16 +170,16 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _node(node: onnx.NodeProto, position: int) -> Node:
     made = Node(
-        node.op_type,
-        node.name,
+        text(node.op_type),
+        text(node.name),
         position,
-        tuple(node.input),
-        tuple(node.output),
-        {attribute.name: attribute for attribute in node.attribute},
+        tuple(text(name) for name in node.input),
+        tuple(text(name) for name in node.output),
+        {text(attribute.name): attribute for attribute in node.attribute},
     )
     if len(made.attributes) != len(node.attribute):
         raise FormatError("has an attribute twice", where=made.where, expected="each once")
-    if node.domain not in ("", "ai.onnx"):
+    if text(node.domain) not in ("", "ai.onnx"):
         raise UnsupportedError(
             f"is a {printable(node.op_type, 40)} of domain {quoted(node.domain)}",
             where=made.where,
@@ -182,13 +190,14 @@ def _node(node: onnx.NodeProto, position: int) -> Node:
 
 
 def _input(value: onnx.ValueInfoProto) -> GraphInput:
-    what = f"input {quoted(value.name)}"
+    name = text(value.name)
+    what = f"input {quoted(name)}"
     kind = value.type.tensor_type
     if value.type.WhichOneof("value") != "tensor_type" or kind.elem_type not in _KNOWN_TYPES:
         raise UnsupportedError(f"{what} is no tensor of numbers", expected="a numeric tensor")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
     if not kind.HasField("shape"):
-        return GraphInput(value.name, dtype, None)
+        return GraphInput(name, dtype, None)
     shape: list[Size] = []
     for k, dim in enumerate(kind.shape.dim):
         if dim.WhichOneof("value") == "dim_value":
@@ -199,10 +208,10 @@ def _input(value: onnx.ValueInfoProto) -> GraphInput:
                 )
             shape.append(dim.dim_value)
         else:
-            shape.append(Length.named(dim.dim_param or f"{value.name}.{k}"))
+            shape.append(Length.named(text(dim.dim_param) or f"{name}.{k}"))
     if len(shape) > MAX_RANK:
         raise FormatError(f"{what} has {len(shape)} axes", expected=f"at most {MAX_RANK}")
-    return GraphInput(value.name, dtype, tuple(shape))
+    return GraphInput(name, dtype, tuple(shape))
 
 
 def check_tensor(tensor: TensorProto, what: str) -> None:
@@ -252,7 +261,7 @@ def to_array(tensor: TensorProto, what: str, folder: Path | None) -> NDArray[Any
 
 
 def _external(tensor: TensorProto, what: str, folder: Path) -> bytes:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
+    entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
     location = entries.get("location", "")
     root = folder.resolve()
     try:

@@ -138,10 +138,10 @@ def _split(a: Arguments) -> list[Value]:
 
 
 def _concat(a: Arguments) -> list[Value]:
-    values = [value for value in a.inputs if value is not None]
+    values = a.every()
     axis = a.attributes.integer("axis", 1 if a.opset < 4 else None)
-    if axis is None or len(values) != len(a.inputs) or not values:
-        raise FormatError("has no axis or misses an input", expected="both")
+    if axis is None or not values:
+        raise FormatError("has no axis or no input", expected="both")
     if len({value.signal for value in values}) != 1:
         raise UnsupportedError("joins constants to the sequence", expected="one of both")
     affordable(sum(value.data.size for value in values))
@@ -255,7 +255,7 @@ def _elementwise(
     function: Callable[..., NDArray[Any]],
 ) -> Callable[[Arguments], list[Value]]:
     def fold(a: Arguments) -> list[Value]:
-        values = [a.value(k) for k in range(len(a.inputs))]
+        values = a.every()
         arrays = [numbers(value) for value in values]
         if any(any(value.axes) for value in values):
             raise UnsupportedError(

@@ -86,7 +86,6 @@ def _rules(a: Arguments) -> _Rules:
 def recurrent(chain: Chain, a: Arguments) -> list[Value]:
     """The outputs Y, Y_h and Y_c of an LSTM node, whose layer joins the chain."""
     rules = _rules(a)
-    a.attributes.finish()
     count = len(rules.directions)
     recurrence = _weights(a.value(2), "R", (count, "4H", "H"))
     hidden = recurrence.shape[2]

@@ -15,7 +15,7 @@ from ifgo.formats._onnx_chain import Chain, Slot, Stream
 from ifgo.formats._onnx_file import Graph, printable, quoted
 from ifgo.formats._onnx_value import Axis, Labels, Value, words
 from ifgo.formats._onnx_walk import Walk
-from ifgo.layers import Embedding, Layer, Residual
+from ifgo.layers import Embedding, Layer, Recurrent, Residual
 from ifgo.model import (
     Axes,
     FeatureInput,
@@ -198,8 +198,11 @@ def _state_output(chain: Chain, result: _Result, names: dict[Stream, str]) -> Ou
             f"output {quoted(result.name)} holds the final states in another order or in part",
             expected="(layers · directions, batch, units)",
         )
-    labelled = [k for k, labels in enumerate(result.value.axes) if labels]
-    if (labelled or [1]) != [1] or result.value.rank != 2 + len(labelled):
+    value = result.value
+    labelled = [k for k, labels in enumerate(value.axes) if labels]
+    units = {cast(Recurrent, owner.layer).hidden_size for owner in owners}
+    usual = (labelled or [1]) == [1] and value.rank == 2 + len(labelled)
+    if not usual or {value.data.shape[-1]} != units:
         _note_layout(chain, "output", result.name, result.value)
     role: Literal["h_n", "c_n"] = "h_n" if result.streams[0].kind == "h" else "c_n"
     layers = tuple(names[owner] for owner in owners)

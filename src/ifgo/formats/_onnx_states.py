@@ -101,8 +101,8 @@ def _rows(
         )
     rows = value.data.shape[1]
     size = batch.size if batch is not None else 1
-    if not value.axes[1] and isinstance(size, int) and rows != size:
-        raise FormatError(f"{what} is for a batch of {rows}", expected=str(size))
+    if not value.axes[1] and (rows == 0 or (isinstance(size, int) and rows != size)):
+        raise FormatError(f"{what} is for a batch of {rows}", expected=words(size))
     return value.data.transpose(1, 0, 2).reshape(rows, -1)
 
 

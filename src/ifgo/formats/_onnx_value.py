@@ -294,7 +294,7 @@ def expand(value: Value, target: Sequence[Size]) -> Value:
     for k, (size, want) in enumerate(zip(value.shape, wanted, strict=True)):
         if want in (1, size):
             continue
-        if size != 1 or axes[k]:
+        if size != 1 or axes[k] or (isinstance(want, int) and want < 0):
             raise FormatError(f"expands axis {k} of length {words(size)} to {words(want)}")
         if isinstance(want, int):
             shape[k] = want

@@ -175,8 +175,8 @@ class Walk:
                 "activations, Gather of an embedding, and moves of whole axes",
                 hint="Export the recurrent part of the model on its own",
             )
-        a.attributes.finish()
-        if len(results) < len([name for name in node.outputs if name]) and node.op != "LSTM":
+        a.finish()
+        if any(node.outputs[len(results) :]):
             raise UnsupportedError(
                 f"gives {len(node.outputs)} outputs", expected=f"only the first {len(results)}"
             )
