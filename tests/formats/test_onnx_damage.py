@@ -111,6 +111,7 @@ def test_sniff(tmp_path: Path) -> None:
     assert not room.sniff(text)
     assert not room.sniff(tmp_path)
     assert not room.sniff(tmp_path / "none.onnx")
+    assert not room.sniff(Path("x" * 5000))
     garbage = tmp_path / "garbage.onnx"
     garbage.write_text("hello")
     assert room.sniff(garbage)

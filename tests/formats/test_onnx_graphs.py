@@ -27,6 +27,8 @@ from onnx_cases import (
     save,
 )
 
+from ifgo import limits
+from ifgo.errors import FormatError
 from ifgo.formats import onnx as room
 from ifgo.layers import (
     BatchNorm,
@@ -134,6 +136,28 @@ FOLDED: dict[str, tuple[list[onnx.NodeProto], dict[str, Any]]] = {
         {},
     ),
     "identities": ([node("Identity", "w", "v"), node("Identity", "v", "W")], {"w": W}),
+    "whole numbers": (
+        [node("Div", "n m", "s"), node("Reshape", "w s", "W")],
+        {"w": W.reshape(-1), "n": ints(1, 33, -7), "m": ints(1, 2, -2)},
+    ),
+    "constant int and float": (
+        [
+            helper.make_node("Constant", [], ["i"], value_int=0),
+            helper.make_node("Constant", [], ["one"], value_float=1.0),
+            node("Gather", "two i", "w", axis=0),
+            node("Mul", "w one", "W"),
+        ],
+        {"two": np.stack([W, -W])},
+    ),
+    "size": (
+        [
+            node("Size", "b", "n"),
+            node("Unsqueeze", "n nil", "s"),
+            node("Expand", "z s", "z32"),
+            node("Add", "b z32", "B"),
+        ],
+        {"b": BIAS, "z": np.zeros((1,), np.float32), "nil": ints(0)},
+    ),
     "where": (
         [node("Equal", "k l", "m"), node("Where", "m w v", "W")],
         {"k": ints(1), "l": ints(1), "w": W, "v": np.zeros_like(W)},
@@ -189,7 +213,10 @@ def test_zero_states_of_open_shape(tmp_path: Path) -> None:
         node("Mul", "b1 unit", "b2"),
         node("Add", "b2 nil", "b3"),
         node("Sub", "b3 nil", "b4"),
-        node("Div", "b4 unit", "b5"),
+        node("Div", "b4 unit", "b5a"),
+        node("Neg", "b5a", "b5b"),
+        node("Sub", "nil b5b", "b5c"),
+        node("Slice", "b5c nil unit nil", "b5"),
         node("Cast", "b5", "b6", to=INT64),
         node("Concat", "unit b6 four", "shape", axis=0),
         node("Equal", "shape minus", "open"),
@@ -460,6 +487,115 @@ def test_repeat_vector_and_flatten(tmp_path: Path) -> None:
         Flatten,
     ]
     compare(path, model, random(5, 2, SIZE, scale=1.0))
+
+
+def test_last_step_as_a_sequence_of_one(tmp_path: Path) -> None:
+    """y[-1:] keeps its axis: the second LSTM runs over one step."""
+    second = {f"{k}2": v * np.float32(0.5) for k, v in lstm_weights(UNITS, UNITS, seed=5).items()}
+    made = chain(
+        [],
+        [
+            node("Squeeze", "Y k1", "y"),
+            node("Slice", "y m e k0", "last"),
+            node("LSTM", "last W2 R2 B2", "Z Z_h", hidden_size=UNITS),
+            node("Squeeze", "Z_h k0", "out"),
+        ],
+        AXES | second | {"m": ints(-1), "e": ints(2**62)},
+        {"out": ["B", UNITS]},
+    )
+    path = save(made, tmp_path)
+    model = room.read(path)
+    kinds = [layer.kind for layer in model.layers]
+    assert kinds == ["lstm", "last_step", "repeat_vector", "lstm", "last_step"]
+    compare(path, model, random(5, 2, SIZE, scale=1.0))
+
+
+def test_slices_and_copies_of_everything(tmp_path: Path) -> None:
+    """A whole axis cut, also at its own open length, and an Expand that expands nothing."""
+    made = chain(
+        [],
+        [
+            node("Squeeze", "Y k1", "y"),
+            node("Shape", "y", "s", start=0, end=1),
+            node("Slice", "y k0 s k0", "a"),
+            node("Expand", "a k1", "b"),
+            node("Shape", "b", "s3"),
+            node("Expand", "b s3", "out"),
+        ],
+        AXES,
+        {"out": ["T", "B", UNITS]},
+    )
+    path = save(made, tmp_path)
+    model = room.read(path)
+    assert [layer.kind for layer in model.layers] == ["lstm"]
+    compare(path, model, random(5, 2, SIZE, scale=1.0))
+
+
+def test_input_without_features(tmp_path: Path) -> None:
+    """(T, B) with an axis of 1 put behind it; here the sequence has one feature."""
+    weights = {k: v * np.float32(0.5) for k, v in lstm_weights(1, UNITS).items()}
+    made = graph(
+        [
+            node("Unsqueeze", "x k2", "v"),
+            node("LSTM", "v W R B", "Y", hidden_size=UNITS),
+            node("Squeeze", "Y k1", "y"),
+        ],
+        {"x": ["T", "B"]},
+        {"y": ["T", "B", UNITS]},
+        weights | AXES,
+    )
+    path = save(made, tmp_path)
+    model = room.read(path)
+    assert model.input_size == 1
+    assert model.provenance.notes == ("input x has no axis of features in the file",)
+    x = random(5, 2, scale=1.0)
+    result = truth.forward(model, x.T[..., None])
+    have = run_onnx(path, x=x)[0].swapaxes(0, 1)
+    assert np.abs(have - result.y).max() <= float32_bound(model, result, x.T[..., None])
+
+
+def test_inputs_that_nobody_reads_are_noted(tmp_path: Path) -> None:
+    made = chain([], [], {}, {"Y": ["T", 1, "B", UNITS]}, inputs={"x": ["T", "B", SIZE], "z": [1]})
+    model = room.read(save(made, tmp_path))
+    assert "left out input z, nothing reads it" in model.provenance.notes
+    assert len(model.inputs) == 1
+
+
+def test_limits_of_what_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary and a flattened time beyond the limits."""
+    tokens = chain(
+        [node("Gather", "e x", "v")],
+        [],
+        {"e": random(7, SIZE)},
+        {"Y": ["T", 1, "B", UNITS]},
+        inputs={"x": ["T", "B"]},
+        lstm="v W R B",
+        types={"x": INT64},
+    )
+    path = save(tokens, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "MAX_VOCABULARY", 6)
+        with pytest.raises(FormatError) as caught:
+            room.read(path)
+    assert str(caught.value) == f"{path}: node 'n_v': has 7 rows, expected at most 6"
+    flat = chain(
+        [],
+        [
+            node("Squeeze", "Y k1", "y"),
+            node("Transpose", "y", "t", perm=[1, 0, 2]),
+            node("Flatten", "t", "out"),
+        ],
+        AXES,
+        {"out": ["B", 100 * UNITS]},
+        inputs={"x": [100, "B", SIZE]},
+    )
+    path = save(flat, tmp_path)
+    monkeypatch.setattr(limits, "MAX_ELEMENTS", 399)
+    with pytest.raises(FormatError) as caught:
+        room.read(path)
+    assert str(caught.value) == (
+        f"{path}: node 'n_out': flattens to 400 features, expected at most 399"
+    )
 
 
 def test_hidden_as_sequence_into_a_dense(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ SQUEEZED = node("Squeeze", "Y k1", "y")
 def after(*nodes: onnx.NodeProto, out: Any = None, **options: Any) -> Callable[[], Any]:
     """Nodes after an LSTM, whose last one gives `out`."""
     constants = AXES | SECOND | options.pop("constants", {})
-    return lambda: chain([], list(nodes), constants, out or TIMED, **options)
+    first = options.pop("before", [])
+    return lambda: chain(first, list(nodes), constants, out or TIMED, **options)
 
 
 def before(*nodes: onnx.NodeProto, **options: Any) -> Callable[[], Any]:
@@ -458,6 +459,19 @@ CASES: dict[str, tuple[Callable[[], Any], type[IfgoError], str]] = {
         U,
         "node 'n_Y': initial_h ('h') mixes units and batch, expected (directions, batch, units) of "
         "an input",
+    ),
+    "different parts of one batch": (
+        lambda: chain(
+            [node("Slice", "s k0 k1 k1", "c")],
+            [],
+            AXES,
+            {"Y": ["T", 1, "B", UNITS]},
+            inputs={"x": ["T", "B", SIZE], "s": [1, 2, UNITS]},
+            lstm="x W R B - s c",
+        ),
+        U,
+        "input 's' does not pack whole states one after another, expected (layers · directions, "
+        "batch, units), every part used once. Pass h_0 and c_0 as inputs of their own",
     ),
     "overlapping states": (
         plain(inputs="x W R B - s s", free={"s": [1, "B", UNITS]}),
@@ -981,6 +995,71 @@ CASES: dict[str, tuple[Callable[[], Any], type[IfgoError], str]] = {
         "outputs 'h' and 'Z' are taken from different places of the chain, expected one end, and "
         "final states beside it. Export a model with one result",
     ),
+    "no features": (
+        after(
+            SQUEEZED,
+            node("Slice", "y k2 k2 k2", "none"),
+            node("MatMul", "none d", "out"),
+            constants={"d": random(2, 2)},
+        ),
+        F,
+        "node 'n_out': is given an empty tensor, expected at least one feature",
+    ),
+    "batch norm of one axis": (
+        after(
+            node("Reshape", "Y_h flat", "h"),
+            node("BatchNormalization", "h d d d d", "out"),
+            constants={"d": random(UNITS), "flat": ints(-1)},
+            before=[node("Unsqueeze", "x k1", "v")],
+            inputs={"x": ["T", SIZE]},
+            lstm="v W R B",
+        ),
+        F,
+        "node 'n_out': has an input of 1 axes, expected features on axis 1",
+    ),
+    "batch of two axes": (
+        before(
+            node("Reshape", "x s", "v"),
+            constants={"s": ints(0, -1, SIZE)},
+            inputs={"x": ["T", "B", "N", SIZE]},
+        ),
+        U,
+        "node 'n_Y': does not get its batch along one axis, expected (T, B, I)",
+    ),
+    "lstm that only gives a shape": (
+        lambda: graph(
+            [
+                node("LSTM", "x W R", "Y"),
+                node("Squeeze", "Y k1", "y"),
+                node("Shape", "y", "s", start=0, end=2),
+                node("Concat", "s three", "s3", axis=0),
+                node("Sigmoid", "x", "a"),
+                node("Reshape", "a s3", "out"),
+            ],
+            {"x": ["T", "B", SIZE]},
+            {"out": ["T", "B", SIZE]},
+            lstm_weights() | AXES | {"three": ints(3)},
+        ),
+        U,
+        "has no LSTM between its input and its outputs, expected a chain around LSTM nodes",
+    ),
+    "given state that only gives a shape": (
+        lambda: graph(
+            [
+                node("LSTM", "x W R - - h c", "Z"),
+                node("Shape", "Z", "s", start=0, end=1),
+                node("LSTM", "x W R", "Y"),
+                node("Squeeze", "Y k1", "y"),
+                node("Concat", "s minus four", "s3", axis=0),
+                node("Reshape", "y s3", "out"),
+            ],
+            {"x": ["T", "B", SIZE], "h": [1, "B", UNITS], "c": [1, "B", UNITS]},
+            {"out": ["T", "B", UNITS]},
+            lstm_weights() | AXES | {"minus": ints(-1), "four": ints(4)},
+        ),
+        U,
+        "input 'h' feeds an LSTM beside the chain, expected LSTM layers one after another",
+    ),
     # -- folding --------------------------------------------------------------------------------
     "shape from data": (
         after(SQUEEZED, node("Cast", "y", "s", to=INT64), node("Reshape", "y s", "out")),
@@ -1246,6 +1325,12 @@ FOLDING: dict[str, tuple[list[onnx.NodeProto], dict[str, Any], type[IfgoError], 
         {},
         U,
         "divides an open length by 2, expected a division without a rest",
+    ),
+    "division by a sum": (
+        [node("Shape", "x", "s"), node("Add", "s k1", "t"), node("Div", "s t", "out")],
+        {},
+        U,
+        "divides an open length by ?, expected a division without a rest",
     ),
     "shapes": (
         [node("Add", "a b", "out")],

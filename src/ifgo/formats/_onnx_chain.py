@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats._onnx_file import GraphInput, quoted
-from ifgo.formats._onnx_value import Axis, Labels, Size, Value, is_real, words
+from ifgo.formats._onnx_value import Axis, Labels, Size, Value, words
 from ifgo.layers import HiddenAsSequence, LastStep, Layer, RepeatVector
 
 Kind = Literal["entry", "tokens", "lengths", "given state", "sequence", "vector", "h", "c"]
@@ -205,11 +205,6 @@ class Chain:
     def _entry(self, value: Value, width: int | None) -> tuple[Stream, Value]:
         raw = self.stream(value)
         source = quoted(raw.entry.name if raw.entry else value.name)
-        if not is_real(raw.dtype):
-            raise UnsupportedError(
-                f"computes with input {source} of type {raw.dtype.name}",
-                expected="real features, or tokens into an embedding",
-            )
         labels = value.axes[-1] if value.axes else ()
         size: Size | None = 1
         for label in labels:

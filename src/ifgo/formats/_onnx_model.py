@@ -69,6 +69,10 @@ def assemble(graph: Graph, walk: Walk, path: str) -> Model:
     results = [_result(walk, name) for name in graph.outputs]
     end, states = _end(walk.chain, results)
     layers = [stream for stream in end.path if stream.layer is not None]
+    if not any(isinstance(stream.layer, Recurrent) for stream in _every(layers)):
+        raise UnsupportedError(
+            "has no LSTM between its input and its outputs", expected="a chain around LSTM nodes"
+        )
     names = _names(layers)
     outputs: list[Output] = []
     for result in results:
@@ -168,19 +172,13 @@ def _main_output(chain: Chain, result: _Result, end: Stream) -> Output:
     order = _roles(value.axes)
     name = _label(result.name, "y")
     letters = "".join(role[0].upper() for role in order)
-    if end.kind == "sequence":
-        if letters not in ("BT", "TB", "T"):
-            raise UnsupportedError(
-                f"output {quoted(result.name)} has the axes {', '.join(order) or 'none'}",
-                expected="batch and time, or time alone",
-            )
-        axes: Axes = letters
-    else:
-        axes = "BT" if letters == "B" else "T"
+    if end.kind == "vector":
+        letters = "BT" if letters == "B" else "T"
     plain = [k for k, labels in enumerate(value.axes) if not labels]
     if plain != [value.rank - 1] or any(len(labels) > 1 for labels in value.axes):
         _note_layout(chain, "output", result.name, value)
-    return Output("sequence" if end.kind == "sequence" else "last", name, axes=axes)
+    role = "sequence" if end.kind == "sequence" else "last"
+    return Output(role, name, axes=cast(Axes, letters))  # an LSTM has bound them, see assemble
 
 
 def _state_output(chain: Chain, result: _Result, names: dict[Stream, str]) -> Output:
@@ -232,24 +230,19 @@ def _label(name: str, default: str) -> str:
 def _main_input(chain: Chain, path: list[Stream], first: Layer) -> FeatureInput | TokenInput:
     root = path[0]
     entry = root.entry
-    if entry is None or root not in chain.entries:
-        raise UnsupportedError("the chain does not start at an input")
+    assert entry is not None
     axes = tuple(label for labels in chain.entries[root] for label in labels)
     roles = [axis.role or "?" for axis in axes if axis.role != "features"]
     letters = "".join(role[0].upper() for role in roles)
     name = _label(entry.name, "x")
-    if letters not in ("BT", "TB", "T"):
-        raise UnsupportedError(
-            f"input {quoted(entry.name)} has the axes {', '.join(roles)}",
-            expected="batch and time, or time alone, beside its features",
-        )
+    order = cast(Axes, letters)  # an LSTM has bound them, see assemble
     _note_frozen(chain, name, axes)
     if root.kind == "tokens":
         assert isinstance(first, Embedding)
-        return TokenInput(first.vocabulary, name, letters)
+        return TokenInput(first.vocabulary, name, order)
     if not any(axis.role == "features" for axis in axes):
         chain.notes.append(f"input {printable(name, 80)} has no axis of features in the file")
-    return FeatureInput(path[1].width, name, letters)
+    return FeatureInput(path[1].width, name, order)
 
 
 def _note_frozen(chain: Chain, name: str, axes: tuple[Axis, ...]) -> None:
@@ -304,21 +297,18 @@ def _batch_axis(chain: Chain, stream: Stream, slots: list[Slot]) -> int | None:
     one after another, are not all of it."""
     assert stream.entry is not None
     axes = chain.entries[stream]
-    extents = [
-        1 if labels or not isinstance(size, int) else size
-        for labels, size in zip(axes, stream.entry.shape or (), strict=True)
-    ]
+    sizes = zip(axes, stream.entry.shape or (), strict=True)
+    extents = [1 if labels or not isinstance(n, int) else n for labels, n in sizes]
     whole = np.arange(stream.start, stream.start + stream.width).reshape(extents)
     rows = {slot.ids.shape[0] for slot in slots}
     if len(rows) != 1:
         return None
+    (count,) = rows
     have = np.concatenate([slot.ids for slot in slots], axis=1)
-    labelled = [k for k, labels in enumerate(axes) if labels]
-    count = rows.pop()
-    known = [k for k, extent in enumerate(extents) if extent == count and k not in labelled]
-    places = labelled[:1] if labelled else [k for k in known if len(extents) > 2 or count > 1]
-    places = [k for k in places if k == 1] + [k for k in places if k != 1] or [-1]
-    for place in places:
+    places = [k for k, labels in enumerate(axes) if labels]
+    if not places and (len(extents) > 2 or count > 1):
+        places = [k for k, extent in enumerate(extents) if extent == count]
+    for place in sorted(places, key=lambda k: k != 1) or [-1]:
         if np.array_equal(np.moveaxis(whole, place, 0).reshape(count, -1), have):
             return place
     return None

@@ -325,8 +325,6 @@ def regroup(value: Value, target: Sequence[Size], *, allow_zero: bool) -> list[l
             size = value.shape[k]
         wanted.append(size)
     open_at = wanted.index(-1) if -1 in wanted else len(wanted)
-    if -1 in wanted[open_at + 1 :]:
-        raise FormatError("leaves two sizes open (-1)")
     front = [_next(factors, size) for size in wanted[:open_at]]
     factors.reverse()
     back = [_next(factors, size)[::-1] for size in wanted[:open_at:-1]][::-1]
