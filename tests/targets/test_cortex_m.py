@@ -12,8 +12,8 @@ from ifgo import states
 from ifgo.errors import ToolError, UnsupportedError, UsageError
 from ifgo.model import Model
 from ifgo.targets import cortex_m
+from ifgo.targets.cortex_m import toolchain
 from ifgo.targets.cortex_m.builder import compile_files
-from ifgo.targets.cortex_m.toolchain import emulate
 
 TAIL = 1200
 """Zero steps that take a decaying state through the denormals to zero."""
@@ -193,6 +193,31 @@ def test_missing_tools(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_a_compiler_without_newlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "LINK_FLAGS", ("-specs=absent.specs", "-nostartfiles"))
+    with pytest.raises(ToolError) as caught:
+        run(cases.stream(), "mps2-an386")
+    assert str(caught.value) == (
+        "the library newlib is not installed. Install the cross compiler and the emulator: apt "
+        "install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+    )
+
+
+def test_source_that_does_not_compile(tmp_path: Path) -> None:
+    project = cortex_m.emit(cases.stream(), "mps2-an386")
+    with pytest.raises(ToolError, match=r"^arm-none-eabi-gcc ends with status 1\. main\.c: In"):
+        compile_files(tmp_path, project.board, project.files | {"main.c": "int main(void) {"})
+
+
+def test_a_program_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "TIMEOUT_SECONDS", 0.01)
+    with pytest.raises(ToolError) as caught:
+        toolchain.execute(["sleep", "600"])
+    assert str(caught.value) == (
+        "sleep does not end within 0.01 s. Give it less to do: fewer or shorter sequences"
+    )
+
+
 def test_a_status_of_the_model_is_an_error(tmp_path: Path) -> None:
     model = cases.stream()
     x, state = cases.drawn_input(model, 1, 2), cases.drawn_state(model, 1)
@@ -207,5 +232,5 @@ def test_a_fault_is_an_error_that_names_the_exception(tmp_path: Path) -> None:
     main = 'int main(void) {\n    __asm__ volatile("udf #0");\n    return 0;\n}\n'
     program = compile_files(tmp_path, project.board, project.files | {"main.c": main})
     with pytest.raises(ToolError) as caught:
-        emulate(project.board, program)
+        toolchain.emulate(project.board, program)
     assert str(caught.value) == "qemu-system-arm ends with status 3. fault, exception 3"

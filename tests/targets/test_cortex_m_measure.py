@@ -24,7 +24,7 @@ of 8, and the deepest path of these models has two frames where the core has an 
 
 CELL_FIELDS = ("weight_ih", "weight_hh", "bias")
 
-MODELS = {"stream": cases.stream, "whole": cases.whole, "tokens": cases.tokens}
+MODELS = {"stream": cases.stream, "whole": cases.whole}
 
 by_board = pytest.mark.parametrize("board", BOARDS)
 

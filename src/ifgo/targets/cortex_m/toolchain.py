@@ -17,7 +17,8 @@ from ifgo.targets.cortex_m.boards import Board
 PREFIX: Final = "arm-none-eabi-"
 EMULATOR: Final = "qemu-system-arm"
 PACKAGES: Final = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
-TIMEOUT_SECONDS: Final = 600
+INSTALL: Final = f"Install the cross compiler and the emulator: apt install {PACKAGES}"
+TIMEOUT_SECONDS = 600
 
 FLAGS: Final = ("-mthumb", "-std=c99", "-O2", "-ffunction-sections", "-fdata-sections")
 LINK_FLAGS: Final = ("-specs=nano.specs", "-nostartfiles", "-Wl,--gc-sections")
@@ -30,7 +31,7 @@ def find_tool(name: str) -> str:
     if found is None:
         raise ToolError(
             f"{name} is not installed",
-            hint=f"Install the cross compiler and the emulator: apt install {PACKAGES}",
+            hint=INSTALL,
         )
     return found
 
@@ -72,12 +73,15 @@ def compile_object(
 def link(folder: Path, board: Board, objects: Sequence[Path], name: str) -> Path:
     """Objects and folder/link.ld → folder/name.
 
-    Raises UnsupportedError where a memory of the board is too small, saying by how much.
+    Raises UnsupportedError where a memory of the board is too small, saying by how much, ToolError
+    where newlib is missing.
     """
     command = [find_tool(PREFIX + "gcc"), *board.flags, *FLAGS, *LINK_FLAGS, "-Wl,-T,link.ld"]
     try:
         execute([*command, *(path.name for path in objects), "-o", name], folder)
     except ToolError as error:
+        if "cannot read spec file" in (error.hint or ""):
+            raise ToolError("the library newlib is not installed", hint=INSTALL) from None
         overflow = re.search(r"region `(FLASH|RAM)' overflowed by (\d+) bytes", error.hint or "")
         if overflow is None:
             raise
