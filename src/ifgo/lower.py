@@ -70,7 +70,13 @@ class _Lowering:
         build.copy(View(output, 0, output.width, 0 if vector else output.width), self.value)
         sweeps = tuple(sweep for sweep in build.sweeps if sweep.body)
         return Program(
-            sweeps, self.input, output, model.streamable, self.required_steps, model.macs
+            sweeps,
+            self.input,
+            output,
+            model.streamable,
+            vector,
+            self.required_steps,
+            model.macs,
         )
 
     # -- time -------------------------------------------------------------------------------

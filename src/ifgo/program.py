@@ -160,7 +160,8 @@ class Sweep:
 class Program:
     """Sweeps in order, over the buffers they name.
 
-    streamable: one sweep that may also run one step per call. required_steps: the only sequence
+    streamable: one sweep that may also run one step per call. vector_output: the output is one
+    row per sequence (a sequence of one step is something else). required_steps: the only sequence
     length the program accepts, or None for any.
     """
 
@@ -168,13 +169,9 @@ class Program:
     input: Buffer
     output: Buffer
     streamable: bool
+    vector_output: bool
     required_steps: int | None = None
     macs_per_step: int = 0
-
-    @property
-    def vector_output(self) -> bool:
-        """Whether the output is one row per sequence."""
-        return self.output.rows == 1
 
     def buffers(self, storage: Storage) -> list[Buffer]:
         """Buffers of one kind in order of first use, states in the model's order."""

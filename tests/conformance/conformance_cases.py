@@ -375,6 +375,27 @@ CASES: list[Case] = [
             (Embedding("e", d.array(4, 5), mask_zero=True), Recurrent("r", d.cell(5, 6))),
         ),
     ),
+    Case(
+        "sequence_of_one_step",
+        lambda d: chain(
+            3,
+            Recurrent("a", d.cell(3, 5)),
+            LastStep("last"),
+            RepeatVector("again", 1),
+            Recurrent("b", d.cell(5, 4)),
+        ),
+    ),
+    Case(
+        "flatten_then_replay",
+        lambda d: chain(
+            3,
+            LastStep("first"),
+            RepeatVector("again", 2),
+            Flatten("flat", 2),
+            HiddenAsSequence("replay"),
+            Recurrent("b", d.cell(1, 4)),
+        ),
+    ),
     *(combination(seed) for seed in range(12)),
 ]
 """Every case; names are unique."""

@@ -236,6 +236,7 @@ def _context(
         "sweeps": sweeps,
         "uses_j": (bool(carries) and not program.streamable)
         or any("++j" in line for line in _untraced(lines)),
+        "uses_t": any(sweep["count"] != "1u" or sweep["uses_t"] for sweep in sweeps),
         "traces_j": any("++j" in line for line in lines),
         "uses_m": bool(carries) or any(re.search(r"\bm\b", line) for line in lines),
         "selftest": _selftest(model, program, max_steps),
