@@ -10,12 +10,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import AttributeProto, helper
+from onnx_bounds import cell_bound, float32_bound
 from onnx_cases import (
     INT32,
     assert_same,
     assert_same_arrays,
-    cell_bound,
-    float32_bound,
     graph,
     lstm_weights,
     node,

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import AttributeProto, TensorProto, numpy_helper
-from onnx_cases import cell_bound, float32_bound, tokens_or_features
-from test_onnx_write import expected, feed, random_model
+from onnx_bounds import cell_bound, float32_bound
+from onnx_models import expected, feed, random_model, tokens_or_features
 
 from ifgo.errors import IfgoError
 from ifgo.formats import onnx as room

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from onnx_cases import INT32, assert_same, cell_bound, float32_bound, graph, node, save
+from onnx_bounds import cell_bound, float32_bound
+from onnx_cases import INT32, assert_same, graph, node, save
 
 from ifgo.errors import UnsupportedError
 from ifgo.formats import onnx as room
