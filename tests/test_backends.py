@@ -75,7 +75,7 @@ def test_states_are_carried() -> None:
 
 
 def test_names() -> None:
-    assert backends.NAMES == ("truth", "exact", "c99")
+    assert backends.NAMES == ("truth", "exact", "c99", "qemu:BOARD")
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -99,11 +99,24 @@ EACH = "expected (3,) integers, one length per sequence"
 LENGTHS: Any = [[1], [1, 2]]
 
 
+BACKENDS = "expected one of truth, exact, c99, qemu:BOARD"
+
+
 @pytest.mark.parametrize(
     ("model", "x", "options", "message"),
     [
-        (MODEL, X, {"on": "gpu"}, "unknown backend 'gpu', expected one of truth, exact, c99"),
-        (MODEL, X, {"on": None}, "unknown backend None, expected one of truth, exact, c99"),
+        (
+            MODEL,
+            X,
+            {"on": "gpu"},
+            f"unknown backend 'gpu', {BACKENDS}",
+        ),
+        (
+            MODEL,
+            X,
+            {"on": None},
+            f"unknown backend 'None', {BACKENDS}",
+        ),
         # shapes
         (MODEL, None, {}, "x has shape (), expected (B, T, 2) or (T, 2)"),
         (MODEL, ones(2), {}, "x has shape (2,), expected (B, T, 2) or (T, 2)"),

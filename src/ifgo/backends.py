@@ -35,7 +35,22 @@ def _c99(model: Model, x: NDArray[Any], state: State) -> tuple[NDArray[Any], Sta
 BACKENDS: Final[dict[str, Backend]] = {"exact": _exact, "c99": _c99}
 """float32 backends; "truth" stands apart, it computes in float64."""
 
-NAMES: Final = ("truth", *BACKENDS)
+NAMES: Final = ("truth", *BACKENDS, "qemu:BOARD")
+"""What `on` takes; qemu:BOARD runs the emitted C on the emulated board of that name."""
+
+EMULATED: Final = "qemu:"
+
+
+def backend(on: str) -> Backend:
+    """The float32 backend called `on`. Raises UsageError on an unknown name or board."""
+    if on in BACKENDS:
+        return BACKENDS[on]
+    if on.startswith(EMULATED):
+        from ifgo.targets import cortex_m
+
+        board = cortex_m.find_board(on.removeprefix(EMULATED))
+        return lambda model, x, state: cortex_m.run_model(model, x, state, board)
+    raise UsageError(f"unknown backend {on!r}", expected="one of " + ", ".join(NAMES))
 
 
 @dataclass(frozen=True)
@@ -60,11 +75,10 @@ def run(
     y and the state are float32 (float64 on truth). Raises UsageError where x, state, lengths or
     on do not fit, UnsupportedError where the backend cannot compute the model.
     """
-    if on not in NAMES:
-        raise UsageError(f"unknown backend {on!r}", expected="one of " + ", ".join(NAMES))
+    chosen = None if on == "truth" else backend(str(on))
     ready = prepare(model, x, lengths)
     batch = ready.x.shape[0]
-    if on == "truth":
+    if chosen is None:
         from ifgo.reference import truth
 
         result = truth.forward(model, ready.x, state, ready.lengths)
@@ -72,9 +86,9 @@ def run(
     else:
         start = states.complete(model, batch, state, np.float32)
         if ready.lengths is None:
-            y, final = BACKENDS[on](model, ready.x, start)
+            y, final = chosen(model, ready.x, start)
         else:
-            y, final = _by_length(model, ready, start, BACKENDS[on])
+            y, final = _by_length(model, ready, start, chosen)
     return (y[0] if ready.unbatched else y), final
 
 

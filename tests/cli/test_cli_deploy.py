@@ -90,7 +90,10 @@ def test_max_steps(ifgo, whole, tmp_path):
         (["--name", "9lives"], "'9lives' cannot prefix C symbols"),
         (["--max-steps", "0"], "max_steps is 0, expected 1 to"),
         (["--weights", "disk"], "Invalid value for '--weights': 'disk' is not one of"),
-        (["--target", "cobol"], "Invalid value for '--target': 'cobol' is not 'c99'"),
+        (
+            ["--target", "cobol"],
+            "Invalid value for '--target': 'cobol' is not one of 'c99', 'cortex_m'",
+        ),
     ],
 )
 def test_wrong_calls(ifgo, model_file, tmp_path, options, message):

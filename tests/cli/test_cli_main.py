@@ -78,11 +78,6 @@ def test_without_arguments_it_helps_on_stderr(ifgo):
         (["inspect"], "Missing argument 'MODEL'. See 'ifgo inspect --help'"),
         (["run", "m"], "Missing option '--input'. See 'ifgo run --help'"),
         (
-            ["run", "m", "--input", "x.npy", "--output", "y.npy", "--on", "gpu"],
-            "Invalid value for '--on': 'gpu' is not one of 'truth', 'exact', 'c99'. "
-            "See 'ifgo run --help'",
-        ),
-        (
             ["inspect", "m", "--from", "keras"],
             "Invalid value for '--from': 'keras' is not one of 'native', 'raw', 'onnx'. "
             "See 'ifgo inspect --help'",

@@ -237,7 +237,9 @@ def test_the_page_is_whole_and_escapes_names() -> None:
 def test_unknown_runtime() -> None:
     with pytest.raises(UsageError) as caught:
         verify(small(), against=("tract",))
-    assert str(caught.value) == "unknown runtime 'tract', expected one of c99, onnxruntime"
+    assert (
+        str(caught.value) == "unknown runtime 'tract', expected one of c99, onnxruntime, qemu:BOARD"
+    )
 
 
 def test_onnxruntime_missing(monkeypatch: pytest.MonkeyPatch) -> None:

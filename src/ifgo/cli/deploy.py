@@ -15,6 +15,7 @@ from ifgo.cli.terminal import escape, json_option
 
 @click.command("deploy")
 @click.option("--target", type=click.Choice(deployment.TARGETS), default="c99", show_default=True)
+@click.option("--board", metavar="BOARD", help="For cortex_m: stm32f405, mps2-an386, ...")
 @click.option("--out", metavar="DIR", required=True, help="Folder for the source; made if absent.")
 @click.option("--main", is_flag=True, help="Also write main.c, which runs it on a text file.")
 @click.option(
@@ -38,6 +39,7 @@ from ifgo.cli.terminal import escape, json_option
 def command(
     source: Source,
     target: str,
+    board: str | None,
     out: str,
     main: bool,
     name: str,
@@ -54,6 +56,7 @@ def command(
         name=name,
         weights=weights,
         max_steps=max_steps,
+        board=board,
     )
     if as_json:
         facts = asdict(done.facts) | {"state_order": dict(done.facts.state_order)}

@@ -25,10 +25,11 @@ from ifgo.errors import UsageError
 )
 @click.option(
     "--on",
-    type=click.Choice(backends.NAMES),
+    metavar="BACKEND",
     default="exact",
     show_default=True,
-    help="truth: float64. exact: the float32 reference. c99: emitted, compiled and run.",
+    help="truth: float64. exact: the float32 reference. c99: emitted, compiled and run. "
+    "qemu:BOARD: on an emulated Cortex-M board.",
 )
 @click.option("--state-in", metavar="S.npz", help="Initial states h0, c0, h1, ...")
 @click.option("--state-out", metavar="S.npz", help="Where the final states go.")

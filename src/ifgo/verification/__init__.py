@@ -20,7 +20,7 @@ from ifgo.verification.report import Finding, Verification
 
 __all__ = ["RUNTIMES", "Finding", "Verification", "verify"]
 
-RUNTIMES: Final = ("c99", "onnxruntime")
+RUNTIMES: Final = ("c99", "onnxruntime", "qemu:BOARD")
 """What `--against` takes; `exact` against truth is always checked first."""
 
 DEFAULT_SHAPE: Final = (2, 32)
@@ -43,7 +43,8 @@ def verify(
     from ifgo.reference.interpret import execute
     from ifgo.verification import compare
 
-    unknown = [name for name in against if name not in RUNTIMES]
+    boards = [name for name in against if name.startswith(backends.EMULATED)]
+    unknown = [name for name in against if name not in ("c99", "onnxruntime", *boards)]
     if unknown:
         raise UsageError(
             f"unknown runtime {unknown[0]!r}", expected="one of " + ", ".join(RUNTIMES)
@@ -55,6 +56,8 @@ def verify(
     findings = compare.exact_against_truth(loaded, done)
     if "c99" in against:
         findings += compare.c99_against_exact(loaded, ready.x, start, done)
+    for name in boards:
+        findings.append(compare.backend_against_exact(loaded, ready.x, start, done, name))
     if "onnxruntime" in against:
         from ifgo.verification import onnx_runtime
 

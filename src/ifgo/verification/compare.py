@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +164,27 @@ def c99_against_exact(
             label = name if len(directions) == 1 else f"{name} {direction}"
             backward = direction == "backward"
             findings.append(_first_difference(label, parts, traces[name][direction], backward))
-    ends: dict[str, NDArray[Any]] = {"y": done.y if done.y.ndim == 3 else done.y[:, None]}
+    findings.append(_ends("c99", done, y, final))
+    return findings
+
+
+def backend_against_exact(
+    model: Model, x: NDArray[Any], start: State, done: Execution, name: str
+) -> Finding:
+    """Output and final state of a float32 backend (qemu:BOARD), bit for bit."""
+    from ifgo.backends import backend
+
+    y, final = backend(name)(model, x, start)
+    return _ends(name, done, y, final)
+
+
+def _ends(runtime: str, done: Execution, y: NDArray[Any], final: State) -> Finding:
+    want: dict[str, NDArray[Any]] = {"y": done.y if done.y.ndim == 3 else done.y[:, None]}
     have: dict[str, NDArray[Any]] = {"y": y if y.ndim == 3 else y[:, None]}
     for key, array in done.state.items():
-        ends[key] = np.moveaxis(array, 0, 1).reshape(array.shape[1], 1, -1)
+        want[key] = np.moveaxis(array, 0, 1).reshape(array.shape[1], 1, -1)
         have[key] = np.moveaxis(final[key], 0, 1).reshape(array.shape[1], 1, -1)
-    findings.append(_first_difference("output and final state", ends, have, False))
-    return findings
+    return replace(_first_difference("output and final state", want, have, False), runtime=runtime)
 
 
 def _first_difference(label: str, want: Arrays, have: Arrays, backward: bool) -> Finding:
