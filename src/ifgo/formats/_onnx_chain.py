@@ -23,8 +23,8 @@ from ifgo.layers import HiddenAsSequence, LastStep, Layer, RepeatVector
 
 Kind = Literal["entry", "tokens", "lengths", "given state", "sequence", "vector", "h", "c"]
 
-
 FINAL = LastStep("last", "state")
+"""The layer between a final state and what uses it as features."""
 
 
 @dataclass(eq=False)
@@ -33,7 +33,8 @@ class Stream:
 
     layer: what makes it out of parent, None at an input. inside: streams within a residual.
     entry: the graph input it comes from. owner: for kinds h and c, the stream of the recurrent
-    layer. sources: field of the layer → name in the file.
+    layer. sources: field of the layer → name in the file. lengths: for a recurrent layer, the
+    input that gives them. successor: what an entry or a state h became when it was first used.
     """
 
     kind: Kind
@@ -216,7 +217,8 @@ class Chain:
                     expected="features on its last axis",
                 )
             self.bind(label, "features")
-            size = label.size if isinstance(label.size, int) else width
+            known = raw.successor.width if raw.successor else None
+            size = label.size if isinstance(label.size, int) else known or width
         if not isinstance(size, int) or (width is not None and size != width):
             raise FormatError(
                 f"gets {'an open number of' if size is None else words(size)} features from input "
@@ -272,11 +274,7 @@ class Chain:
     def _final_state(self, state: Stream, value: Value) -> tuple[Stream, Value]:
         if state.successor is None:
             state.successor = self.open(
-                "vector",
-                state.width,
-                state.dtype,
-                parent=state.owner,
-                layer=FINAL,
+                "vector", state.width, state.dtype, parent=state.owner, layer=FINAL
             )
         made = state.successor
         return made, replace(value, data=value.data - state.start + made.start)

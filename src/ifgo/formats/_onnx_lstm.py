@@ -256,6 +256,11 @@ def _lengths(chain: Chain, stream: Stream, value: Value | None, time: Axis) -> S
         )
     for earlier in reversed(stream.path):
         if earlier.layer is not None and earlier.layer.signature == "vector→sequence":
+            if lengths is not None:
+                raise UnsupportedError(
+                    "has sequence_lens over a time that the model itself makes",
+                    expected="lengths of the input sequence only",
+                )
             break
         layers = [s for s in (earlier, *earlier.inside) if isinstance(s.layer, Recurrent)]
         if any(s.lengths is not lengths for s in layers):
