@@ -55,3 +55,12 @@ def cc() -> str:
     if found is None:
         missing("a C compiler named cc", "apt install gcc")
     return found
+
+
+@pytest.fixture(scope="session")
+def cpp() -> str:
+    """A C++ compiler."""
+    found = shutil.which("g++")
+    if found is None:
+        missing("g++", "apt install g++")
+    return found

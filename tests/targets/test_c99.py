@@ -90,7 +90,7 @@ def test_object_needs_nothing_and_exports_only_its_prefix(
 
 
 @pytest.mark.parametrize("model", [STREAM, WHOLE, TOKENS], ids=["stream", "whole", "tokens"])
-def test_header_can_be_included_from_cpp(model: Model, tmp_path: Path) -> None:
+def test_header_can_be_included_from_cpp(model: Model, cpp: str, tmp_path: Path) -> None:
     write(model, tmp_path, max_steps=20)
     (tmp_path / "t.cpp").write_text('#include "model.h"\n#include "model.h"\nmodel_state s;\n')
     command = [
