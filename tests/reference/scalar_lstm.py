@@ -54,11 +54,13 @@ class Arithmetic:
     def activate(self, activation: Activation, z: Number) -> Number:
         x, e = z
         a, b = activation.alpha or 0.0, activation.beta or 0.0
+        near = max(abs(x) - e, 0.0)  # where an S-shaped curve is steepest within x ± e
         match activation.name:
             case "sigmoid":
-                return 1 / (1 + math.exp(-x)), e / 4 + self.sigmoid
+                middle = 1 / (1 + math.exp(-near))
+                return 1 / (1 + math.exp(-x)), middle * (1 - middle) * e + self.sigmoid
             case "tanh":
-                return math.tanh(x), e + self.tanh
+                return math.tanh(x), (1 - math.tanh(near) ** 2) * e + self.tanh
             case "relu":
                 return (x if x > 0 else 0.0), e
             case "linear":
