@@ -6,21 +6,12 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from presence import missing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
-IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
-
-
-def missing(what: str, install: str) -> NoReturn:
-    """Skip on a developer's machine, fail in CI."""
-    reason = f"{what} is not installed ({install})"
-    if IN_CI:
-        pytest.fail(f"{reason}; CI installs everything it tests", pytrace=False)
-    pytest.skip(reason)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

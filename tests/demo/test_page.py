@@ -1,12 +1,19 @@
+import importlib.util
 import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from presence import missing
 
 from ifgo import ToolError, UsageError, demo
 
 HOSTILE = '"><script>alert(1)</script><img src=http://example.com/x onerror=alert(1)>'
+
+
+def need_plotly() -> None:
+    if importlib.util.find_spec("plotly") is None:
+        missing("plotly", "pip install '.[demo]'")
 
 
 class Reader(HTMLParser):
@@ -46,7 +53,7 @@ def parts(names=("lstm_0", "lstm_1")):
 
 @pytest.fixture(scope="module")
 def whole():
-    pytest.importorskip("plotly", reason="the page is drawn with plotly")
+    need_plotly()
     return demo.page(*parts())
 
 
@@ -100,7 +107,7 @@ def test_the_same_arguments_give_the_same_page(whole):
 
 
 def test_a_failed_comparison_is_the_headline():
-    pytest.importorskip("plotly", reason="the page is drawn with plotly")
+    need_plotly()
     beats, logits, proof, views = parts()
     failed = demo.Proof("C99 on a board", "439 beats", "3 bits differ", False)
     text = " ".join(
@@ -112,7 +119,7 @@ def test_a_failed_comparison_is_the_headline():
 
 
 def test_mistakes_are_counted_and_ringed():
-    pytest.importorskip("plotly", reason="the page is drawn with plotly")
+    need_plotly()
     beats, logits, proof, views = parts()
     wrong = logits.copy()
     wrong[np.flatnonzero(beats.in_test)[[3, 8]]] *= -1
@@ -122,7 +129,7 @@ def test_mistakes_are_counted_and_ringed():
 
 
 def test_hostile_text_is_escaped():
-    pytest.importorskip("plotly", reason="the page is drawn with plotly")
+    need_plotly()
     beats, logits, _, views = parts((HOSTILE, "</script><b>"))
     proof = [demo.Proof(HOSTILE, HOSTILE, HOSTILE, True)]
     hostile = Reader(demo.page(beats, logits, proof, views))

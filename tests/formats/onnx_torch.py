@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import IN_CI
 from onnx_bounds import cell_bound, float32_bound
 from onnx_cases import assert_same, run_onnx
+from presence import IN_CI
 
 from ifgo.formats import onnx as room
 from ifgo.layers import Dense, Recurrent

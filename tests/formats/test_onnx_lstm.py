@@ -243,7 +243,8 @@ def test_other_types_keep_their_bits(dtype: Any, tmp_path: Path) -> None:
 
 
 def test_bfloat16_keeps_its_bits(tmp_path: Path) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
+    import ml_dtypes
+
     dtype = np.dtype(ml_dtypes.bfloat16)
     weights = {name: a.astype(dtype) for name, a in lstm_weights().items()}
     kind = helper.np_dtype_to_tensor_dtype(dtype)

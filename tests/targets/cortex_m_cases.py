@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from presence import missing
 
 from ifgo import states
 from ifgo.activations import SOFTMAX
@@ -29,8 +28,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 from conformance_cases import CASES, Draw
 
-IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
-
 CORES = ("microbit", "mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547")
 """One board for each core: M0, M3, M4, M7, M33, M55."""
 
@@ -39,10 +36,7 @@ def require(*names: str) -> None:
     """Skip where a program is missing on a developer's machine, fail in CI."""
     for name in names:
         if shutil.which(name) is None:
-            reason = f"{name} is not installed"
-            if IN_CI:
-                pytest.fail(f"{reason}; CI installs everything it tests", pytrace=False)
-            pytest.skip(reason)
+            missing(name, "apt install gcc-arm-none-eabi qemu-system-arm cmake")
 
 
 def require_cross_tools() -> None:
