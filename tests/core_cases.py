@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ifgo.errors import IfgoError
-from ifgo.model import Dense, FeatureInput, LSTMCell, Model, Recurrent
+from ifgo.model import BatchNorm, Dense, FeatureInput, LSTMCell, Model, Recurrent
 
 
 @contextmanager
@@ -50,6 +50,11 @@ def lstm(name: str = "lstm", inputs: int = 2, hidden: int = 3, **options: Any) -
 
 def dense(name: str = "dense", inputs: int = 3, outputs: int = 1) -> Dense:
     return Dense(name, weights(6, outputs, inputs), weights(7, outputs))
+
+
+def batch_norm(**options: Any) -> BatchNorm:
+    parts: dict[str, Any] = {"name": "bn", "mean": ones(2), "variance": ones(2)}
+    return BatchNorm(**(parts | options))
 
 
 def chain(*layers: Any, size: int = 2) -> Model:
