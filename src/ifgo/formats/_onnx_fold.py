@@ -6,7 +6,7 @@ folds them. Moving works on constants and signals alike (see _onnx_value), arith
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,8 +144,17 @@ def _concat(a: Arguments) -> list[Value]:
         raise FormatError("has no axis or no input", expected="both")
     if len({value.signal for value in values}) != 1:
         raise UnsupportedError("joins constants to the sequence", expected="one of both")
+    if not values[0].signal:
+        one_type(values)
     affordable(sum(value.data.size for value in values))
     return [concat(values, axis)]
+
+
+def one_type(values: Sequence[Value]) -> None:
+    """Raises FormatError on constants of different types (open lengths are int64)."""
+    kinds = {"int64" if v.data.dtype.kind == "O" else v.data.dtype.name for v in values}
+    if len(kinds) > 1:
+        raise FormatError(f"takes {' and '.join(sorted(kinds))}", expected="one type")
 
 
 def _expand(a: Arguments) -> list[Value]:
@@ -257,6 +266,7 @@ def _elementwise(
     def fold(a: Arguments) -> list[Value]:
         values = a.every()
         arrays = [numbers(value) for value in values]
+        one_type(values[1:] if a.node.op == "Where" else values)
         if any(any(value.axes) for value in values):
             raise UnsupportedError(
                 "computes with a constant of open length", expected="a shape known in the file"
