@@ -376,6 +376,20 @@ CASES: list[Case] = [
         ),
     ),
     Case(
+        "decoder",
+        lambda d: chain(
+            3,
+            Recurrent("encoder", d.cell(3, 9)),
+            LastStep("last"),
+            Dense("bridge", d.array(9, 9), d.array(9), RELU),
+            RepeatVector("again", 5),
+            Dense("in", d.array(11, 9), d.array(11)),
+            Recurrent("decoder", d.cell(11, 6)),
+            Dense("out", d.array(9, 6), d.array(9)),
+            Dense("y", d.array(3, 9), d.array(3)),
+        ),
+    ),
+    Case(
         "sequence_of_one_step",
         lambda d: chain(
             3,

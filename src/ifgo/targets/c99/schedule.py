@@ -184,15 +184,19 @@ class Schedule:
         return slots
 
     def _life(self, buffer: Buffer) -> tuple[int, int]:
-        """First and last group in which the memory must be its own; whole sweeps for sequences."""
+        """First and last group in which the memory must be its own.
+
+        A value that a later sweep reads is read in every step of it, so it lives to that sweep's
+        end; rows of a sequence live through every sweep that touches them.
+        """
         spots = self.positions[buffer.name]
-        if buffer.storage == "scratch":
-            return spots[0], spots[-1]
         if buffer.storage == "carry":
             return 0, len(self.order) - 1
         sweeps = {self.order[spot][0] for spot in spots}
+        if buffer.storage == "scratch" and len(sweeps) == 1:
+            return spots[0], spots[-1]
         inside = [p for p, (s, _) in enumerate(self.order) if min(sweeps) <= s <= max(sweeps)]
-        return inside[0], inside[-1]
+        return spots[0] if buffer.storage == "scratch" else inside[0], inside[-1]
 
     # -- text -------------------------------------------------------------------------------
 
