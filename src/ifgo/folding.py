@@ -27,6 +27,23 @@ def exact_float32(array: NDArray[Any], where: str) -> F32:
     return narrow
 
 
+def narrowed(array: NDArray[np.float64], where: str) -> F32:
+    """`array` rounded once to float32; see `finite`."""
+    with np.errstate(over="ignore"):
+        return finite(array.astype(np.float32), where)
+
+
+def finite(array: F32, where: str) -> F32:
+    """`array`, refused with UnsupportedError where a folded value left float32."""
+    if not np.isfinite(array).all():
+        raise UnsupportedError(
+            "a folded weight or bias is too large for float32",
+            where=where,
+            expected="sums and quotients of weights below 3.4e38",
+        )
+    return array
+
+
 def folded_cell(cell: LSTMCell, where: str) -> tuple[F32, F32, F32 | None]:
     """weight_ih, weight_hh and the one starting bias ((bias_ih + bias_hh) + forget_bias).
 
@@ -38,22 +55,23 @@ def folded_cell(cell: LSTMCell, where: str) -> tuple[F32, F32, F32 | None]:
         weight = getattr(cell, f"weight_{side}")
         bias = getattr(cell, f"bias_{side}")
         if norm is not None:
-            weight, bias = folded_norm(weight, bias, norm)
+            weight, bias = folded_norm(weight, bias, norm, f"{where}, batch norm of {side}")
         weights.append(exact_float32(weight, f"{where}, weight_{side}"))
         biases.append(None if bias is None else exact_float32(bias, f"{where}, bias_{side}"))
     present = [bias for bias in biases if bias is not None]
     total = present[0] if present else None
-    if len(present) == 2:
-        total = present[0] + present[1]
-    if cell.forget_bias:
-        size = cell.hidden_size
-        total = np.zeros(4 * size, dtype=np.float32) if total is None else total.copy()
-        total[size : 2 * size] += np.float32(cell.forget_bias)
-    return weights[0], weights[1], total
+    with np.errstate(over="ignore"):
+        if len(present) == 2:
+            total = present[0] + present[1]
+        if cell.forget_bias:
+            size = cell.hidden_size
+            total = np.zeros(4 * size, dtype=np.float32) if total is None else total.copy()
+            total[size : 2 * size] += np.float32(cell.forget_bias)
+    return weights[0], weights[1], None if total is None else finite(total, f"{where}, bias")
 
 
 def folded_norm(
-    weight: NDArray[Any], bias: NDArray[Any] | None, norm: MatrixNorm
+    weight: NDArray[Any], bias: NDArray[Any] | None, norm: MatrixNorm, where: str
 ) -> tuple[F32, F32]:
     """A matrix and bias with its batch norm folded in: float64, rounded once."""
     variance = norm.variance.astype(np.float64)
@@ -66,7 +84,8 @@ def folded_norm(
     shift = -norm.mean.astype(np.float64) * gain
     if bias is not None:
         shift = shift + bias.astype(np.float64)
-    return (weight.astype(np.float64) * gain[:, None]).astype(np.float32), shift.astype(np.float32)
+    scaled = weight.astype(np.float64) * gain[:, None]
+    return narrowed(scaled, where), narrowed(shift, where)
 
 
 def folded_batch_norm(layer: BatchNorm) -> tuple[F32, F32]:
@@ -77,4 +96,5 @@ def folded_batch_norm(layer: BatchNorm) -> tuple[F32, F32]:
     shift = -layer.mean.astype(np.float64) * gain
     if layer.bias is not None:
         shift = shift + layer.bias.astype(np.float64)
-    return gain.astype(np.float32), shift.astype(np.float32)
+    where = f"layer {layer.name}"
+    return narrowed(gain, where), narrowed(shift, where)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ifgo.activations import LINEAR
-from ifgo.builder import Builder
+from ifgo.builder import Builder, constant
 from ifgo.errors import UnsupportedError, UsageError
 from ifgo.folding import exact_float32, folded_batch_norm
 from ifgo.lower_cell import CellInputs, lower_cell
@@ -176,7 +176,8 @@ class _Lowering:
     def masking(self, layer: Masking) -> None:
         build = self.build
         kept = build.scratch("mask", 1)
-        build.open.body.append(Differs(kept, self.value, np.float32(layer.value)))
+        value = constant(layer.value, "a masking value")
+        build.open.body.append(Differs(kept, self.value, value))
         self.value = build.select(build.scratch("a", self.value.size), kept, self.value, ZERO)
         self.mask = kept if self.mask is None else build.emit("mul", kept, kept, self.mask)
 

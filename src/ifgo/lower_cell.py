@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ifgo.activations import Activation
-from ifgo.builder import Builder
+from ifgo.builder import Builder, constant
 from ifgo.folding import exact_float32, folded_cell
 from ifgo.model import LSTMCell, Recurrent
 from ifgo.program import Affine, Buffer, Normalise, Operand, View
@@ -150,7 +150,7 @@ class _CellStep:
         if self.norm is not None:
             assert self.cell.layer_norm is not None
             scale = self.norm.part(row * self.size, self.size)
-            epsilon = np.float32(self.cell.layer_norm.epsilon)
+            epsilon = constant(self.cell.layer_norm.epsilon, "a layer norm epsilon")
             build.open.body.append(Normalise(z, z, scale, epsilon))
             if self.late_bias is not None:
                 build.emit("add", z, z, self.late_bias.part(row * self.size, self.size))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from presence import missing
 
 from ifgo.activations import SOFTMAX
 from ifgo.deployment import deploy
@@ -151,6 +153,36 @@ def test_unsafe_flags_are_a_compile_error(flag: str, cc: str, tmp_path: Path) ->
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "must be compiled without -ffast-math" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("gcc", "-fassociative-math"),
+        ("gcc", "-ffp-contract=fast"),
+        ("clang", "-fassociative-math -fno-signed-zeros"),
+    ],
+)
+def test_flags_without_a_macro_change_no_bit(name: str, flags: str, tmp_path: Path) -> None:
+    """Each alone, with every instruction this machine has."""
+    if shutil.which(name) is None:
+        missing(name, f"apt install {name}")
+    write(STREAM, tmp_path)
+    body = 'static model_state s; printf("%d", model_init(&s) + model_selftest(&s));'
+    options = ("-DIFGO_SELFTEST", "-O2", "-march=native", *flags.split())
+    assert compile_and_run(tmp_path, body, cc=name, flags=options) == "0"
+
+
+def test_a_build_that_fuses_is_noticed_by_init(tmp_path: Path) -> None:
+    """clang takes -ffp-contract=fast over every pragma."""
+    if shutil.which("clang") is None:
+        missing("clang", "apt install clang")
+    if "fma" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU has no fused multiply-add")
+    write(STREAM, tmp_path)
+    body = 'static model_state s; printf("%d", model_init(&s));'
+    flags = ("-O2", "-mfma", "-ffp-contract=fast")
+    assert compile_and_run(tmp_path, body, cc="clang", flags=flags) == "7"
 
 
 def test_a_link_that_flushes_denormals_is_noticed_by_init(tmp_path: Path) -> None:

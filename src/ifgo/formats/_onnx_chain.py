@@ -8,7 +8,7 @@ and opens the next. The streams from an output back to the input are the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -284,7 +284,7 @@ class Chain:
         stream = self.stream(value)
         if stream.kind == "entry":
             raise UnsupportedError("takes the last step of the model's input", expected="an LSTM")
-        if any(s.lengths for s in stream.path):
+        if any(s.lengths for s in _within(stream.path)):
             raise UnsupportedError(
                 "takes the row of the last time step, which is padding where a sequence is shorter",
                 expected="the final state Y_h where sequence_lens is given",
@@ -318,3 +318,10 @@ class Chain:
     def state_of(self, recurrent: Stream, kind: Literal["h", "c"], width: int) -> Stream:
         """The final state of a recurrent layer."""
         return self.open(kind, width, recurrent.dtype, owner=recurrent)
+
+
+def _within(streams: Iterable[Stream]) -> Iterator[Stream]:
+    """Streams, and those inside their residuals."""
+    for stream in streams:
+        yield stream
+        yield from _within(stream.inside)

@@ -118,7 +118,14 @@ def _gemm(chain: Chain, a: Arguments) -> list[Value]:
             raise UnsupportedError(
                 f"alpha is {alpha:g}", expected="1, or a power of two, which folds exactly"
             )
-        weight = weight * dtype.type(alpha)
+        with np.errstate(over="ignore", under="ignore"):
+            folded = weight * dtype.type(alpha)
+            if not (folded / dtype.type(alpha) == weight).all():
+                raise UnsupportedError(
+                    f"alpha is {alpha:g}, which takes weights out of the range of {dtype}",
+                    expected="1, or a power of two, which folds exactly",
+                )
+        weight = folded
         chain.notes.append(f"folded alpha {alpha:g} into a dense weight, exactly")
     names, bias = {"weight": w.name}, None
     if c is not None and beta != 0.0:

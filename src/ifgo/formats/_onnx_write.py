@@ -66,7 +66,8 @@ def write(model: Model, path: Path, *, allow_lossy: bool) -> Report:
 
 
 def _dtype(model: Model) -> np.dtype[Any]:
-    return next(iter(model.arrays.values())).dtype
+    """That of the weights; float32 where a model has none."""
+    return next((array.dtype for array in model.arrays.values()), np.dtype(np.float32))
 
 
 class _Builder:

@@ -70,9 +70,11 @@ def sample_input(model: Model) -> NDArray[Any]:
     from ifgo.model import Flatten
 
     batch, steps = DEFAULT_SHAPE
-    first = next((layer for layer in model.layers if isinstance(layer, Flatten)), None)
-    if first is not None and all(layer.signature != "vector→sequence" for layer in model.layers):
-        steps = first.steps
+    for layer in model.layers:
+        if layer.signature == "vector→sequence":
+            break
+        if isinstance(layer, Flatten):
+            steps = layer.steps
     random = np.random.default_rng(2024)
     if isinstance(model.input, TokenInput):
         return random.integers(0, model.input.vocabulary, (batch, steps))

@@ -52,6 +52,7 @@ class Slot:
 
 def number(value: float | np.float32) -> str:
     """A float32 as a C literal that reads back to the same bits: 9 significant digits."""
+    assert np.isfinite(value), "no literal for a value that is not finite"
     text = f"{float(np.float32(value)):.9g}"
     if not any(mark in text for mark in ".e"):
         text += ".0"
