@@ -135,6 +135,15 @@ class TestNpy:
         with pytest.raises(FormatError, match="has 32 bytes of data for shape"):
             data.read(path, two)
 
+    def test_header_of_no_data_with_a_size_beyond_memory(self, two, tmp_path):
+        path = tmp_path / "x.npy"
+        header = (
+            b"{'descr': '<f4', 'fortran_order': False, 'shape': (1180591620717411303424, 0), }\n"
+        )
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(FormatError, match="has 0 bytes of data for shape"):
+            data.read(path, two)
+
 
 class TestNpz:
     def test_unknown_array(self, two, tmp_path):

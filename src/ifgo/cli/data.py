@@ -139,7 +139,8 @@ def _npy(data: bytes, where: str) -> Array:
             expected="real numbers",
         )
     wanted, have = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    if min(shape, default=0) < 0 or len(shape) > 8 or wanted != have:
+    possible = all(0 <= size <= limits.MAX_FILE_BYTES for size in shape) and len(shape) <= 8
+    if not possible or wanted != have:
         raise FormatError(
             f"has {have} bytes of data for shape {shape} of {dtype}",
             where=where,
