@@ -21,6 +21,7 @@ from ifgo.model import (
     HiddenAsSequence,
     InitialState,
     LastStep,
+    Masking,
     Recurrent,
     RepeatVector,
     Residual,
@@ -183,6 +184,13 @@ NAN = "expected finite values. Train or export the model again: a NaN or infinit
         (
             lambda: Scale("s", ones(2, 2), ones(2)),
             "layer s: factor has shape (2, 2), expected (F,)",
+        ),
+        (lambda: Flatten("f", 2.0), "layer f: steps is 2.0, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: Masking("m", "0"), "layer m: value is '0', expected a number"),  # type: ignore[arg-type]
+        (lambda: Masking("m", math.nan), "layer m: masks the value nan, expected a finite number"),
+        (
+            lambda: LastStep("l", "first"),  # type: ignore[arg-type]
+            "layer l: of is 'first', expected one of 'sequence', 'state'",
         ),
         # residual
         (lambda: Residual("r", (), 1), "layer r: holds no layers, expected at least one"),

@@ -23,6 +23,7 @@ from ifgo.model import (
     LastStep,
     Layer,
     LengthsInput,
+    Masking,
     Model,
     Output,
     Provenance,
@@ -184,6 +185,7 @@ EMBED = Embedding("embed", ones(7, 2))
         ((X,), (lstm(), dense("d", 4)), "layer d: receives 3 features, expected 4"),
         ((X, LengthsInput("a"), LengthsInput("b")), (lstm(),),
          "inputs 'a' and 'b' both give the lengths, expected one LengthsInput at most"),
+        ((X, LengthsInput("x")), (lstm(),), "two inputs are named 'x', expected unique names"),
         # names and number of layers
         ((X,), (), "the model has no layers, expected at least one"),
         ((X,), tuple(Dropout(str(i), 0.0) for i in range(65)),
@@ -218,6 +220,8 @@ EMBED = Embedding("embed", ones(7, 2))
         ((TokenInput(0),), (EMBED,),
          "layer embed: has 7 rows for a vocabulary of 0, expected one row per token"),
         # time
+        ((X,), (LastStep("a"), Masking("m")),
+         f"layer m: takes a sequence but gets a vector, {TO_SEQUENCE}"),
         ((X,), (HiddenAsSequence("h"),),
          f"layer h: takes a vector but gets a sequence, {TO_VECTOR}"),
         ((X,), (lstm(), RepeatVector("r", 3)),
@@ -312,6 +316,11 @@ def test_chains_that_do_not_fit(inputs: Any, layers: Any, message: str) -> None:
             (Output("sequence", "y", ("lstm",)),),
             "output 'y' has role 'sequence' and names layers, expected layers for the roles 'h_n' "
             "and 'c_n' only",
+        ),
+        (
+            (lstm(),),
+            (Output("sequence"), Output("h_n", "y", ("lstm",))),
+            "two outputs are named 'y', expected unique names",
         ),
         ((lstm(),), "y", "outputs is 'y', expected a tuple (Output, ...)"),
         ((lstm(),), ("y",), "outputs[0] is 'y', expected Output"),

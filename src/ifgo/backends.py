@@ -110,11 +110,11 @@ def prepare(
             hint="The last axis holds the features",
         )
     unbatched = array.ndim == rank - 1
-    if unbatched:
-        array = array[None]
-    if array.shape[1] > limits.MAX_STEPS:
-        raise UsageError(f"x has {array.shape[1]} steps", expected=f"at most {limits.MAX_STEPS}")
+    steps = array.shape[0 if unbatched else 1]
+    if steps > limits.MAX_STEPS:
+        raise UsageError(f"x has {steps} steps", expected=f"at most {limits.MAX_STEPS}")
     array = _tokens(array, entry) if isinstance(entry, TokenInput) else _features(array)
+    array = array[None] if unbatched else array
     return Prepared(array, _lengths(lengths, array), unbatched)
 
 

@@ -182,6 +182,13 @@ class Masking(Layer):
 
     kind = "masking"
 
+    def __post_init__(self) -> None:
+        where = self._check_fields()
+        if not np.isfinite(self.value):
+            raise ModelError(
+                f"masks the value {self.value}", where=where, expected="a finite number"
+            )
+
     def detail(self) -> str:
         return f"value {self.value:g}"
 
@@ -199,6 +206,9 @@ class LastStep(Layer):
 
     shape_of_time = "sequence→vector"
     kind = "last_step"
+
+    def __post_init__(self) -> None:
+        self._check_fields()
 
     def detail(self) -> str:
         return "" if self.of == "sequence" else "final state"
@@ -250,11 +260,10 @@ class Flatten(Layer):
     kind = "flatten"
 
     def __post_init__(self) -> None:
+        where = self._check_fields()
         if not 1 <= self.steps <= limits.MAX_STEPS:
             raise ModelError(
-                f"takes {self.steps} steps",
-                where=f"layer {self.name}",
-                expected=f"1 to {limits.MAX_STEPS}",
+                f"takes {self.steps} steps", where=where, expected=f"1 to {limits.MAX_STEPS}"
             )
 
     def output_size(self, input_size: int) -> int:

@@ -220,7 +220,7 @@ class Model:
         domains: list[Literal["sequence", "vector"]] = [domain]
         for layer in self.layers:
             takes, gives = layer.signature.split("→")
-            needs_time = takes != "step" or isinstance(layer, Recurrent | Residual)
+            needs_time = takes != "step" or isinstance(layer, Masking | Recurrent | Residual)
             if needs_time and domain != takes.replace("step", "sequence"):
                 raise ModelError(
                     f"takes a {takes.replace('step', 'sequence')} but gets a {domain}",
@@ -389,6 +389,7 @@ class _Check:
 
     def states(self) -> None:
         named = {layer.name: layer for layer in self.model.recurrent}
+        _require_unique([entry.name for entry in self.model.inputs], "inputs")
         given: set[tuple[str, str]] = set()
         lengths: LengthsInput | None = None
         for entry in self.model.inputs[1:]:
@@ -435,6 +436,7 @@ class _Check:
     def results(self) -> None:
         named = {layer.name: layer for layer in self.model.recurrent}
         end = "last" if self.model.ends_in_vector else "sequence"
+        _require_unique([output.name for output in self.model.outputs], "outputs")
         for output in self.model.outputs:
             if output.role in ("h_n", "c_n"):
                 unknown = [name for name in output.layers if name not in named]
@@ -460,6 +462,12 @@ class _Check:
                     f"output {output.name!r} has role {output.role!r}",
                     expected=f"{end!r}, the chain ends in a {end.replace('last', 'vector')}",
                 )
+
+
+def _require_unique(names: list[str], what: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ModelError(f"two {what} are named {name!r}", expected="unique names")
 
 
 def _recurrent_words(named: Mapping[str, Recurrent]) -> str:

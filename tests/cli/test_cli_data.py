@@ -271,7 +271,7 @@ class TestCsv:
         path.write_text(f"1\n{word}\n")
         refused(
             UsageError,
-            f"{path}: x[0, 1, 0] is {word.replace('1e39', 'inf')}, expected finite float32 "
+            f"{path}: x[1, 0] is {word.replace('1e39', 'inf')}, expected finite float32 "
             "values. Clean the data first; a network spreads one NaN over everything after it",
             path,
             one,

@@ -169,9 +169,11 @@ def recurrents(draw: st.DrawFn, name: str, size: int) -> Recurrent:
 
 
 @st.composite
-def step_layers(draw: st.DrawFn, name: str, size: int, depth: int = 0) -> Layer:
-    """A layer that keeps the sequence, or works on a vector where it is no Recurrent."""
-    kind = draw(st.integers(0, 5 if depth > 1 else 6))
+def step_layers(
+    draw: st.DrawFn, name: str, size: int, depth: int = 0, vector: bool = False
+) -> Layer:
+    """A layer that keeps the sequence, or works on a vector."""
+    kind = draw(st.integers(0, 4 if vector else 5 if depth > 1 else 6))
     if kind == 0:
         outputs = draw(st.integers(1, 3))
         act = draw(activations(tuple(PARAMETERS)))
@@ -187,7 +189,7 @@ def step_layers(draw: st.DrawFn, name: str, size: int, depth: int = 0) -> Layer:
     if kind == 4:
         return Scale(name, draw(array(size)), draw(array(size)))
     if kind == 5:
-        return Masking(name, draw(st.floats()))
+        return Masking(name, draw(finite))
     inner: list[Layer] = []
     width = size
     for i in range(draw(st.integers(1, 2))):
@@ -205,15 +207,16 @@ def models(draw: st.DrawFn) -> Model:
         draw(st.lists(st.text(min_size=1, max_size=8), min_size=6, max_size=6, unique=True))
     )
     axes = st.sampled_from(["BT", "TB", "T"])
+    labels = iter(draw(st.lists(st.text(), min_size=6, max_size=6, unique=True)))
     chain: list[Layer] = []
     entry: FeatureInput | TokenInput
     if draw(st.booleans()):
         rows, size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-        entry = TokenInput(rows, draw(st.text()), draw(axes))
+        entry = TokenInput(rows, next(labels), draw(axes))
         chain.append(Embedding(next(names), draw(array(rows, size)), draw(st.booleans())))
     else:
         size = draw(st.integers(1, 3))
-        entry = FeatureInput(size, draw(st.text()), draw(axes))
+        entry = FeatureInput(size, next(labels), draw(axes))
     vector = False
     for name in list(names)[: draw(st.integers(0 if chain else 1, 4))]:
         after_recurrent = bool(chain) and isinstance(chain[-1], Recurrent)
@@ -222,7 +225,7 @@ def models(draw: st.DrawFn) -> Model:
             turns = st.just(HiddenAsSequence(name)) | st.builds(
                 RepeatVector, st.just(name), st.integers(1, 5)
             )
-            layer = draw(turns | step_layers(name, size, depth=2))
+            layer = draw(turns | step_layers(name, size, vector=True))
         else:
             of = st.sampled_from(["sequence", "state"] if after_recurrent else ["sequence"])
             ends = st.builds(LastStep, st.just(name), of) | st.builds(
@@ -238,14 +241,15 @@ def models(draw: st.DrawFn) -> Model:
     asked = [r for r in walked(chain) if r.initial.kind == "input"]
     inputs: list[Any] = [entry]
     if draw(st.booleans()):
-        inputs.append(LengthsInput(draw(st.text())))
+        inputs.append(LengthsInput(next(labels)))
     for part in ("h", "c"):
         if asked:
             slots = tuple(StateSlot(r.name, part) for r in asked)  # type: ignore[arg-type]
-            inputs.append(StateInput(draw(st.text()), slots))
-    outputs = [Output("last" if vector else "sequence", draw(st.text()), (), draw(axes))]
+            inputs.append(StateInput(next(labels), slots))
+    outputs = [Output("last" if vector else "sequence", next(labels), (), draw(axes))]
     if recurrent := [r.name for r in walked(chain)]:
-        outputs.append(Output(draw(st.sampled_from(["h_n", "c_n"])), "state", tuple(recurrent)))
+        role = draw(st.sampled_from(["h_n", "c_n"]))
+        outputs.append(Output(role, next(labels), tuple(recurrent)))
     names_map = draw(st.dictionaries(st.text(), st.text(), max_size=2))
     notes = tuple(draw(st.lists(st.text(), max_size=2)))
     provenance = Provenance(draw(st.text()), draw(st.text()), draw(st.text()), notes, names_map)

@@ -146,9 +146,10 @@ def models(draw: st.DrawFn, layout: str) -> Model:
         size = layers[-1].output_size(size)
     axes = st.sampled_from(["BT", "TB", "T"])
     recurrent = tuple(layer.name for layer in layers if isinstance(layer, Recurrent))
+    one, two = draw(st.lists(st.text(), min_size=2, max_size=2, unique=True))
     outputs = (
-        Output("last" if vector else "sequence", draw(st.text()), (), draw(axes)),
-        Output(draw(st.sampled_from(["h_n", "c_n"])), draw(st.text()), recurrent, draw(axes)),
+        Output("last" if vector else "sequence", one, (), draw(axes)),
+        Output(draw(st.sampled_from(["h_n", "c_n"])), two, recurrent, draw(axes)),
     )
     return Model((FeatureInput(first, draw(st.text()), draw(axes)),), tuple(layers), outputs)
 

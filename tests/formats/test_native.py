@@ -133,21 +133,33 @@ def test_layer_classes_of_others_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("layer", "field", "value", "message"),
     [
-        (Masking("m", "0"), "layers[0].value is '0', expected a number"),  # type: ignore[arg-type]
-        (Masking("m", True), "layers[0].value is True, expected a number"),
-        (Masking("m", 2**53 + 1), "layers[0].value is 9007199254740993, expected a number"),
-        (Flatten("f", 1.0), "layers[0].steps is 1.0, expected a whole number"),  # type: ignore[arg-type]
+        (Masking("m"), "value", "0", "layers[0].value is '0', expected a number"),
+        (Masking("m"), "value", True, "layers[0].value is True, expected a number"),
         (
-            LastStep("s", "first"),  # type: ignore[arg-type]
+            Masking("m"),
+            "value",
+            2**53 + 1,
+            "layers[0].value is 9007199254740993, expected a number",
+        ),
+        (Flatten("f", 1), "steps", 1.0, "layers[0].steps is 1.0, expected a whole number"),
+        (
+            LastStep("s"),
+            "of",
+            "first",
             "layers[0].of is 'first', expected one of 'sequence', 'state'",
         ),
     ],
 )
-def test_values_of_another_type_are_refused(tmp_path: Path, layer: Layer, message: str) -> None:
+def test_values_of_another_type_are_refused(
+    tmp_path: Path, layer: Layer, field: str, value: Any, message: str
+) -> None:
+    """A layer refuses them itself, so they are forced into one here."""
     path = tmp_path / "m.ifgo"
-    assert refused_write(Model((FeatureInput(1),), (layer,)), path) == f"{path}: {message}"
+    model = Model((FeatureInput(1),), (layer,))
+    object.__setattr__(layer, field, value)
+    assert refused_write(model, path) == f"{path}: {message}"
 
 
 def test_a_description_that_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
