@@ -33,6 +33,8 @@ def command(
     The reference itself (exact) is always checked against float64 (truth) first.
     """
     runtimes = [name.strip() for name in against.split(",")] if against is not None else _usual()
+    if html is not None:
+        data.check_destination(html, ".html")
     model = source.load()
     x = state = None
     if input_ is not None:

@@ -125,7 +125,7 @@ def _parse(data: bytes) -> Model:
         entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
     except SafetensorError as error:
         raise FormatError(f"is no whole safetensors file ({error})", hint=_DAMAGED) from None
-    text = header.get("__metadata__", {}).get("ifgo")
+    text = (header.get("__metadata__") or {}).get("ifgo")
     if text is None:
         raise UnsupportedError(
             f"holds {len(entries)} tensors but no model description",
