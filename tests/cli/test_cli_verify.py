@@ -96,3 +96,11 @@ def test_onnxruntime_is_not_installed(ifgo, model_file, monkeypatch):
     done = ifgo("verify", model_file, "--against", "onnxruntime", "--json")
     assert (done.code, done.error) == (3, "onnxruntime is not installed. Install it")
     assert done.json["error"]["exit_code"] == 3
+
+
+def test_the_page_cannot_replace_the_model(ifgo, model_file):
+    before = model_file.read_bytes()
+    done = ifgo("verify", model_file, "--html", model_file)
+    assert (done.code, done.out) == (2, "")
+    assert done.error.endswith("expected .html")
+    assert model_file.read_bytes() == before

@@ -168,3 +168,12 @@ def test_a_description_that_could_not_be_read_again_is_refused(tmp_path: Path) -
     message = refused_write(model, tmp_path / "m.ifgo")
     assert message.startswith(f"{tmp_path / 'm.ifgo'}: the description would take ")
     assert message.endswith(f" bytes, expected at most {limits.MAX_JSON_BYTES}")
+
+
+def test_a_null_description_is_refused(tmp_path: Path) -> None:
+    tensor = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = f'{{"__metadata__":null,"ifgo":{tensor}}}'.encode()
+    path = tmp_path / "m.ifgo"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UnsupportedError):
+        formats.load(path, "native")
