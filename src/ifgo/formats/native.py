@@ -125,7 +125,8 @@ def _parse(data: bytes) -> Model:
         entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
     except SafetensorError as error:
         raise FormatError(f"is no whole safetensors file ({error})", hint=_DAMAGED) from None
-    text = (header.get("__metadata__") or {}).get("ifgo")
+    metadata = cast("dict[str, str]", header.get("__metadata__") or {})
+    text = metadata.get("ifgo")
     if text is None:
         raise UnsupportedError(
             f"holds {len(entries)} tensors but no model description",
