@@ -29,6 +29,12 @@ MAX_NAME_CHARS = 256
 MAX_JSON_BYTES = 1024**2
 """Longest JSON description inside a native file."""
 
+MAX_TOML_BYTES = 128 * 1024
+"""Longest model.toml: 64 layers with the longest names take half; parsing costs 400 times it."""
+
+MAX_TOML_DEPTH = 8
+"""Most parts of a dotted TOML key, whose parser takes memory by its square; the schema needs 2."""
+
 MAX_TEXT_BYTES = 256 * 1024**2
 """Largest text tensor or data file: 2**23 numbers of up to 32 characters."""
 

@@ -75,6 +75,12 @@ def test_without_arguments_it_helps_on_stderr(ifgo):
     [
         (["rnu"], "No such command 'rnu'. See 'ifgo --help'"),
         (["--frobnicate"], "No such option '--frobnicate'. See 'ifgo --help'"),
+        (["--versio"], "No such option '--versio'. Did you mean '--version'? See 'ifgo --help'"),
+        (
+            ["run", "m", "--outpu", "y"],
+            "No such option '--outpu'. Did you mean one of: '--layout', '--output'? "
+            "See 'ifgo run --help'",
+        ),
         (["inspect"], "Missing argument 'MODEL'. See 'ifgo inspect --help'"),
         (["run", "m"], "Missing option '--input'. See 'ifgo run --help'"),
         (
@@ -205,7 +211,62 @@ def test_closed_pipe(arguments, model_file):
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: only Linux has it")
+FULL = (
+    "ifgo: the system refuses (No space left on device). Check the permissions and the free space\n"
+)
+has_full = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="no /dev/full: only Linux has it"
+)
+
+
+@has_full
+@pytest.mark.parametrize(
+    ("arguments", "stream", "code", "said"),
+    [
+        (["--version"], "stdout", 2, FULL),
+        (["--help"], "stdout", 2, FULL),
+        ([], "stderr", 2, ""),
+        (["rnu"], "stderr", 2, ""),
+        (["inspect", "no-magic.onnx", "--from", "native"], "stderr", 4, ""),
+        (
+            ["inspect", "gone", "--json"],
+            "stdout",
+            2,
+            "ifgo: gone: no such file or folder. Check the path\n" + FULL,
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line_and_a_code(tmp_path, arguments, stream, code, said):
+    (tmp_path / "no-magic.onnx").write_bytes(b"no model")
+    with open("/dev/full", "w") as full:
+        other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+        done = subprocess.run(
+            [sys.executable, "-m", "ifgo", *arguments],
+            **{stream: full, other: subprocess.PIPE},
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+    assert (done.returncode, getattr(done, other)) == (code, said)
+
+
+def test_help_without_a_verb_is_as_wide_as_with_h():
+    assert process(COLUMNS="120").stderr == process("-h", COLUMNS="120").stdout
+
+
+def test_too_little_memory(ifgo, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ifgo.formats.load", load)
+    done = ifgo("inspect", "m")
+    assert (done.code, done.error) == (
+        2,
+        "not enough memory. Take a smaller model, or less data at a time",
+    )
+
+
+@has_full
 def test_nowhere_to_write(model_file):
     """A full disk is nobody's bug, and stdout may be closed from the start."""
     with open("/dev/full", "w") as full:
@@ -217,7 +278,7 @@ def test_nowhere_to_write(model_file):
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr == "ifgo: the system refuses (No space left on device)\n"
+    assert done.stderr == FULL
     command = f"'{sys.executable}' -m ifgo inspect '{model_file}' >&-"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -229,7 +290,11 @@ def test_the_system_refuses(ifgo, monkeypatch):
 
     monkeypatch.setattr("ifgo.formats.load", load)
     done = ifgo("inspect", "m")
-    assert (done.code, done.error) == (2, "/a/folder: the system refuses (Permission denied)")
+    assert (done.code, done.error) == (
+        2,
+        "/a/folder: the system refuses (Permission denied). "
+        "Check the permissions and the free space",
+    )
 
 
 def test_as_a_process(model_file, tmp_path):

@@ -242,7 +242,7 @@ def test_special_files_are_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "tensor_W_1_2.txt").unlink()
     (tmp_path / "model.toml").mkdir()
     fill(tmp_path, lstm_files(1, 1, 1))
-    assert refused(tmp_path) == "model.toml is no regular file"
+    assert refused(tmp_path) == "model.toml is no regular file. Put the file itself there"
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:

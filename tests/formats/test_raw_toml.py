@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bounds import within_bounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_cases import SHEET, dense_files, described, fill, refused, weights
+from raw_cases import SHEET, chain, dense_files, described, fill, refused, same, weights
 
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, ModelError, UnsupportedError, UsageError
 from ifgo.formats import raw
+from ifgo.model import Dense
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ KINDS = (
         (
             "rate = 0.5",
             "rate = 1" + "0" * 400,
-            f"model.toml: layer[1].rate is '1{'0' * 59}', expected a number",
+            f"model.toml: layer[1].rate is '1{'0' * 59}...', expected a number",
         ),
         (
             'kind = "dense"',
@@ -116,6 +118,23 @@ KINDS = (
             "[[output]] tables",
         ),
         ("[[layer]]", "[[layer", "model.toml is no TOML (Expected ']]' at the end of an array "),
+        (
+            'layout = "A"',
+            "layout = 0x1" + "0" * 5000,
+            "model.toml: layout is 'a huge number', expected one of 'A', 'B'",
+        ),
+        (
+            "version = 1",
+            "v" * 100_000 + " = 1\nversion = 1",
+            f"model.toml: unknown key '{'v' * 60}...', expected one of version, layout, encoding, "
+            "input, layer, output. Did you mean 'version'?",
+        ),
+        (
+            "version = 1",
+            'version = 1\na.b. c . \'d\'.e."\\"".g.h.i = 1',
+            "model.toml line 2 holds 'a.b. c . \\'d\\'.e.\"\\\\\"\".g.h.', expected keys of at "
+            "most 8 parts. In a string, write each dot as \\u002E",
+        ),
         ("version = 1", "x = " + "[" * 5000, "model.toml is no TOML ("),
         ("version = 1", "version = 1\nversion = 1", "model.toml is no TOML (Cannot overwrite"),
     ],
@@ -133,12 +152,13 @@ def test_sheets_that_are_wrong_are_refused(folder: Path, old: str, new: str, mes
         (
             "rate = 0.5",
             "rate = 2",
-            "layer drop: dropout rate is 2.0, expected a rate in [0, 1)",
+            "model.toml: layer[1]: layer drop: dropout rate is 2.0, expected a rate in [0, 1)",
         ),
         (
             'activation = "tanh"',
             'activation = "tanh"\nalpha = 1.0',
-            "activation tanh has alpha=1.0, expected no alpha, tanh takes none",
+            "model.toml: layer[2]: activation tanh has alpha=1.0, expected no alpha, "
+            "tanh takes none",
         ),
         ("size = 3", "size = 4", "layer lstm: receives 4 features, expected 3"),
         (
@@ -163,11 +183,67 @@ def test_a_newer_sheet_is_refused(folder: Path) -> None:
 
 def test_a_sheet_that_is_no_text_is_refused(folder: Path) -> None:
     fill(folder, {"model.toml": b"a\xff"})
-    assert refused(folder) == "model.toml is no UTF-8 text: byte 1"
-    fill(folder, {"model.toml": b"#" * (limits.MAX_JSON_BYTES + 1)})
+    assert refused(folder) == "model.toml is no text: byte 1 is 0xff, expected UTF-8"
+    fill(folder, {"model.toml": b"#" * (limits.MAX_TOML_BYTES + 1)})
     assert refused_path(folder / "model.toml") == (
-        f"has {limits.MAX_JSON_BYTES + 1} bytes, expected at most {limits.MAX_JSON_BYTES} bytes"
+        f"has {limits.MAX_TOML_BYTES + 1} bytes, expected at most {limits.MAX_TOML_BYTES} bytes"
     )
+
+
+def three(number: int) -> str:
+    """A key of three letters, another for each number."""
+    return "".join(chr(97 + number // 26**place % 26) for place in range(3))
+
+
+SIZE = limits.MAX_TOML_BYTES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * (SIZE // 2 - 2)) + "=1",
+        "".join(f"[{three(k)}.a.a.a.a.a.a.a]\n" for k in range(SIZE // 20)),
+        "".join(f"{three(k)}.a.a.a.a.a.a.a=1\n" for k in range(SIZE // 20)),
+        "".join(f"[{three(k)}.a]\n" for k in range(SIZE // 8)),
+        "".join(f"[{three(k)}]\n" for k in range(SIZE // 6)),
+        "\n".join(f"{three(k)}=" + "{a=" * 150 + "1" + "}" * 150 for k in range(SIZE // 610)),
+        "x = [" + "{}," * (SIZE // 3 - 5) + "]",
+        "x = " + "[" * (SIZE - 10),
+        "a" * SIZE,
+        '"' * SIZE,
+        '"\\"' * (SIZE // 3),
+        '"a".' * (SIZE // 4),
+    ],
+    ids=lambda text: text[:12].replace("\n", " "),
+)
+def test_no_sheet_costs_much(folder: Path, text: str) -> None:
+    assert len(text) <= SIZE
+    fill(folder, {"model.toml": text})
+    within_bounds(lambda: raw.read(folder), len(text))
+
+
+def test_names_of_many_dots(tmp_path: Path) -> None:
+    model = chain(
+        Dense("a.b.c.d.e.f.g.h.i", weights(1, 3)), Dense("a.b.c.d.e.f.g.h", weights(1, 1))
+    )
+    raw.write(model, tmp_path / "n")
+    text = (tmp_path / "n" / "model.toml").read_text()
+    assert r'name = "a\u002Eb\u002Ec\u002Ed\u002Ee\u002Ef\u002Eg\u002Eh\u002Ei"' in text
+    assert 'name = "a.b.c.d.e.f.g.h"' in text
+    same(raw.read(tmp_path / "n"), model)
+
+
+def test_a_sheet_that_could_not_be_read_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_TOML_BYTES", 200)
+    with pytest.raises(UnsupportedError) as caught:
+        raw.write(chain(Dense("d" * 100, weights(1, 3))), tmp_path / "n")
+    assert str(caught.value) == (
+        f"{tmp_path / 'n'}: model.toml would have 437 bytes, expected at most 200. "
+        "Give the layers shorter names, or write an .ifgo file"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def refused_path(path: Path) -> str:

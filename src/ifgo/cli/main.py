@@ -11,8 +11,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -72,28 +73,35 @@ def main() -> NoReturn:
         reconfigure(errors="backslashreplace")
     try:
         code = call(sys.argv[1:])
+        if sys.stdout:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
         code = PIPE_CLOSED
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        # What cannot be written would be tried again at exit, and complained about.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        code = _complain(_unexpected(error))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except OSError:
+            # What cannot be written would be tried again at exit, and complained about.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code.
 
-    KeyboardInterrupt and BrokenPipeError pass; every other error is printed.
+    KeyboardInterrupt and BrokenPipeError pass, and an OSError of writing the JSON of an error;
+    every other error is printed.
     """
-    if not arguments:
-        terminal.tell(group.get_help(click.Context(group, info_name="ifgo")))
-        return UsageError.exit_code
     try:
+        if not arguments:
+            settings: dict[str, Any] = {**group.context_settings}
+            terminal.tell(group.get_help(click.Context(group, info_name="ifgo", **settings)))
+            return UsageError.exit_code
         with group.make_context("ifgo", list(arguments)) as context:
             return group.invoke(context) or 0
     except click.exceptions.Exit as end:
@@ -103,7 +111,10 @@ def call(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         place = context.command_path if context else "ifgo"
-        found = UsageError(error.format_message().rstrip("."), hint=f"See '{place} --help'")
+        text = error.format_message().replace("(Did you mean", "Did you mean").replace("?)", "?")
+        what, meant, name = text.rstrip(".").partition(" Did you mean ")
+        hint = f"See '{place} --help'"
+        found = UsageError(what.rstrip("."), hint=f"{meant.strip()} {name} {hint}".strip())
     except IfgoError as error:
         found = error
     except Exception as error:
@@ -111,17 +122,30 @@ def call(arguments: Sequence[str]) -> int:
         if os.environ.get("IFGO_TRACEBACK"):
             for line in traceback.format_exc().splitlines():
                 terminal.tell(terminal.escape(line))
-    terminal.complain(found)
+    _complain(found)
     if "--json" in arguments:
         terminal.emit({"error": terminal.error_facts(found)})
     return found.exit_code
+
+
+def _complain(error: IfgoError) -> int:
+    """Print one error, where stderr can be written; its exit code."""
+    with suppress(OSError):
+        terminal.complain(error)
+    return error.exit_code
 
 
 def _unexpected(error: Exception) -> IfgoError:
     """What to say of an error that nobody raised on purpose."""
     if isinstance(error, OSError) and error.strerror:
         where = None if error.filename is None else str(error.filename)
-        return UsageError(f"the system refuses ({error.strerror})", where=where)
+        return UsageError(
+            f"the system refuses ({error.strerror})",
+            where=where,
+            hint="Check the permissions and the free space",
+        )
+    if isinstance(error, MemoryError):
+        return UsageError("not enough memory", hint="Take a smaller model, or less data at a time")
     return IfgoError(
         f"sorry, this is a bug in ifgo: {type(error).__name__}: {error}",
         hint="Run it again with IFGO_TRACEBACK=1 to see where, and report that",

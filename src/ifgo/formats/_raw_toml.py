@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, get_args
+from functools import partial
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
+from ifgo import limits
 from ifgo.activations import LINEAR, Activation
-from ifgo.errors import FormatError, UnsupportedError
+from ifgo.errors import FormatError, ModelError, UnsupportedError
 from ifgo.layers import (
     ActivationLayer,
     Dropout,
@@ -24,6 +28,9 @@ from ifgo.layers import (
     RepeatVector,
 )
 from ifgo.model import Axes, FeatureInput, Output
+from ifgo.text import cut, quote
+
+Part = TypeVar("Part")
 
 FILE: Final = "model.toml"
 VERSION: Final = 1
@@ -78,6 +85,11 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Layer kind → its keys besides kind and name."""
 
+_PART: Final = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_DEEP: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{limits.MAX_TOML_DEPTH}}}")
+"""What every dotted key of more parts holds, and seldom anything else: a name is written so that
+it does not."""
+
 
 # -- writing --------------------------------------------------------------------------------------
 
@@ -115,7 +127,8 @@ def _pairs(**values: Any) -> list[str]:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+        return text.replace(".", "\\u002E") if _DEEP.search(text) else text
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_value, cast("tuple[Any, ...]", value))) + "]"
     return repr(float(value) if isinstance(value, float) else int(value))
@@ -131,30 +144,55 @@ def parse(data: bytes) -> Sheet:
     that no layer may have.
     """
     try:
-        tree = tomllib.loads(data.decode())
+        text = data.decode()
     except UnicodeDecodeError as error:
-        raise FormatError(f"{FILE} is no UTF-8 text: byte {error.start}") from None
+        raise FormatError(
+            f"{FILE} is no text: byte {error.start} is {data[error.start]:#04x}", expected="UTF-8"
+        ) from None
+    if deep := _DEEP.search(text):
+        raise FormatError(
+            f"{FILE} line {text.count(chr(10), 0, deep.start()) + 1} holds {quote(deep[0])}",
+            expected=f"keys of at most {limits.MAX_TOML_DEPTH} parts",
+            hint="In a string, write each dot as \\u002E",
+        )
+    try:
+        tree = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{FILE} is no TOML ({error})") from None
+        raise FormatError(
+            f"{FILE} is no TOML ({cut(error, 120)})", hint="Mend that line, or write it anew"
+        ) from None
     version = tree.get("version")
     if type(version) is int and version > VERSION:
         raise UnsupportedError(
-            f"{FILE} has version {version}",
+            f"{FILE} has version {cut(version)}",
             expected=f"version {VERSION}, all that this ifgo reads",
             hint="Install a newer ifgo",
         )
     top = _Table("", tree, ("version", "layout", "encoding", "input", "layer", "output"))
     if top.whole("version") != VERSION:
-        raise FormatError(f"{FILE}: version is {version}", expected=str(VERSION))
+        raise FormatError(f"{FILE}: version is {cut(version)}", expected=str(VERSION))
     entry = _Table("input", top.take("input", dict, "a table"), ("name", "size", "axes"))
     axes = get_args(Axes)
     return Sheet(
         top.choice("layout", LAYOUTS),
         top.choice("encoding", ENCODINGS),
-        FeatureInput(entry.whole("size"), entry.text("name"), entry.choice("axes", axes)),
-        tuple(_layer(place, table) for place, table in top.tables("layer")),
-        tuple(_output(place, table) for place, table in top.tables("output")),
+        _placed(
+            "input",
+            lambda: FeatureInput(
+                entry.whole("size"), entry.text("name"), entry.choice("axes", axes)
+            ),
+        ),
+        tuple(_placed(place, partial(_layer, place, t)) for place, t in top.tables("layer")),
+        tuple(_placed(place, partial(_output, place, t)) for place, t in top.tables("output")),
     )
+
+
+def _placed(place: str, build: Callable[[], Part]) -> Part:
+    """What `build` makes; a ModelError of it names the file and the table."""
+    try:
+        return build()
+    except ModelError as error:
+        raise error.located(f"{FILE}: {place}") from None
 
 
 def _layer(place: str, values: dict[str, Any]) -> Layer | Weighted:
@@ -204,9 +242,9 @@ class _Table:
         self.place, self.values = place, values
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+                near = difflib.get_close_matches(cut(key), known, n=1, cutoff=0.0)
                 raise FormatError(
-                    f"{FILE}: unknown key {self.path(key)!r}",
+                    f"{FILE}: unknown key {quote(self.path(key))}",
                     expected="one of " + ", ".join(known),
                     hint=f"Did you mean {near[0]!r}?",
                 )
@@ -217,7 +255,7 @@ class _Table:
     def take(self, key: str, kind: type[Any], expected: str) -> Any:
         value = self.values.get(key)
         if type(value) is not kind:
-            shown = "is missing" if value is None else f"is {str(value)[:60]!r}"
+            shown = "is missing" if value is None else f"is {quote(value)}"
             raise FormatError(f"{FILE}: {self.path(key)} {shown}", expected=expected)
         return value
 
@@ -237,7 +275,7 @@ class _Table:
         expected = "one of " + ", ".join(map(repr, choices))
         value = self.take(key, str, expected)
         if value not in choices:
-            raise FormatError(f"{FILE}: {self.path(key)} is {value[:60]!r}", expected=expected)
+            raise FormatError(f"{FILE}: {self.path(key)} is {quote(value)}", expected=expected)
         return value
 
     def strings(self, key: str, choices: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -245,12 +283,12 @@ class _Table:
         for value in values:
             if type(value) is not str or (choices and value not in choices):
                 raise FormatError(
-                    f"{FILE}: {self.path(key)} holds {str(value)[:60]!r}",
+                    f"{FILE}: {self.path(key)} holds {quote(value)}",
                     expected="one of " + ", ".join(map(repr, choices)) if choices else "strings",
                 )
         if choices and values != tuple(choice for choice in choices if choice in values):
             raise FormatError(
-                f"{FILE}: {self.path(key)} is {list(values)}",
+                f"{FILE}: {self.path(key)} is {cut(list(values))}",
                 expected="each name once, in the order " + ", ".join(map(repr, choices)),
             )
         return values

@@ -102,9 +102,15 @@ def write(
                     expected="a folder without other tensors",
                     hint="Remove them, or write to another folder",
                 )
+        contents[FILE] = render(sheet).encode()
+        if len(contents[FILE]) > limits.MAX_TOML_BYTES:
+            raise UnsupportedError(
+                f"{FILE} would have {len(contents[FILE])} bytes",
+                expected=f"at most {limits.MAX_TOML_BYTES}",
+                hint="Give the layers shorter names, or write an .ifgo file",
+            )
     except IfgoError as error:
         raise error.located(str(path)) from None
-    contents[FILE] = render(sheet).encode()
 
     def fill(folder: Path) -> None:
         for name, data in contents.items():
@@ -162,8 +168,8 @@ def _described(
 ) -> Sheet:
     """What model.toml says, checked against the options and the files."""
     if not (path / FILE).is_file():
-        raise FormatError(f"{FILE} is no regular file")
-    sheet = parse(files.read_bytes(path / FILE, limit=limits.MAX_JSON_BYTES))
+        raise FormatError(f"{FILE} is no regular file", hint="Put the file itself there")
+    sheet = parse(files.read_bytes(path / FILE, limit=limits.MAX_TOML_BYTES))
     replays = any(isinstance(layer, HiddenAsSequence) for layer in sheet.layers)
     says = {"layout": sheet.layout, "stack": STACKS[1] if replays else STACKS[0]}
     for option, value in (("layout", layout), ("stack", stack)):
