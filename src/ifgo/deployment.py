@@ -16,11 +16,15 @@ TARGETS: Final = ("c99", "cortex_m")
 
 @dataclass(frozen=True)
 class Deployed:
-    """What was written: folder, file names relative to it, and the facts of the target."""
+    """What was written: folder, file names relative to it, and the facts of the target.
+
+    report: what the project costs on its board, where that was asked for.
+    """
 
     folder: Path
     files: tuple[str, ...]
     facts: Any
+    report: Any = None
 
 
 def deploy(
@@ -33,13 +37,15 @@ def deploy(
     weights: str = "embedded",
     max_steps: int | None = None,
     board: str | None = None,
+    report: bool = False,
 ) -> Deployed:
     """Write `model` (or the model in that file) as source for `target` into folder `out`.
 
     main: also a program that runs it on a text file. name: prefix of every symbol. weights:
     "embedded" in the source, or "files": raw tensors read at run time, written to out/weights.
     max_steps: longest sequence, for models that need whole sequences. board: for target
-    "cortex_m", which writes a whole firmware project. Raises UsageError or
+    "cortex_m", which writes a whole firmware project. report: also measure that project in the
+    emulator (`cortex_m.measure`), into report.json and report.html. Raises UsageError, ToolError or
     UnsupportedError before anything is written.
     """
     from ifgo.targets import c99
@@ -48,9 +54,20 @@ def deploy(
         raise UsageError(f"unknown target {target!r}", expected="one of " + ", ".join(TARGETS))
     if weights not in ("embedded", "files"):
         raise UsageError(f"weights is {weights!r}", expected="embedded or files")
+    if report and target != "cortex_m":
+        raise UsageError(
+            f"a report is measured on a board, and target {target} has none",
+            expected="target cortex_m",
+        )
     loaded = model if isinstance(model, Model) else formats.load(model)
+    measured: Any = None
     if target == "cortex_m":
         emitted, files = _firmware(loaded, board, name, weights, main, max_steps)
+        if report:
+            from ifgo.targets import cortex_m
+
+            measured = cortex_m.measure(loaded, str(board), name=name, max_steps=max_steps)
+            files |= {"report.json": measured.to_json(), "report.html": measured.to_html()}
     elif board is not None:
         raise UsageError(f"board {board!r} means nothing to target c99", expected="no board")
     else:
@@ -70,7 +87,7 @@ def deploy(
     written = [*files]
     if weights == "files":
         written += sorted(f"weights/{entry.name}" for entry in (folder / "weights").iterdir())
-    return Deployed(folder, tuple(written), emitted.facts)
+    return Deployed(folder, tuple(written), emitted.facts, measured)
 
 
 def _firmware(

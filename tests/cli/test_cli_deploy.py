@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
 import subprocess
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from presence import missing
 
 import ifgo as package
 from ifgo.cli.compiling import compile_line, compile_main, run_main
 from ifgo.cli.new import random_model
 from ifgo.errors import ToolError
+from ifgo.targets.cortex_m import toolchain
 
 
 def test_files_and_facts(ifgo, model, model_file, tmp_path):
@@ -82,6 +86,35 @@ def test_max_steps(ifgo, whole, tmp_path):
     done = ifgo("deploy", whole, "--out", folder, "--max-steps", 50)
     assert done.code == 0
     assert "_MAX_STEPS 50u" in (folder / "model.h").read_text()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_report(ifgo, model, model_file, tmp_path, as_json):
+    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            missing(tool, f"apt install {toolchain.PACKAGES}")
+    folder = tmp_path / "out"
+    options = ["--target", "cortex_m", "--board", "mps2-an386", "--report", "--out", folder]
+    done = ifgo("deploy", model_file, *options, *(["--json"] if as_json else []))
+    assert done.code == 0
+    data = json.loads((folder / "report.json").read_text())
+    assert (folder / "report.html").is_file()
+    if as_json:
+        assert done.json["report"] == data
+        assert done.json["files"][-2:] == ["report.json", "report.html"]
+    else:
+        files, report = done.out.split("\n\n", 1)
+        assert files.splitlines()[-1] == f"{folder}/report.html"
+        assert f"{data['instructions']['per_step']:.1f} per step on average" in report
+        assert "model_step" in report
+
+
+def test_report_of_c99(ifgo, model_file, tmp_path):
+    done = ifgo("deploy", model_file, "--out", tmp_path / "out", "--report")
+    assert (done.code, done.error) == (
+        2,
+        "a report is measured on a board, and target c99 has none, expected target cortex_m",
+    )
 
 
 @pytest.mark.parametrize(

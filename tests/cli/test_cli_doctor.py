@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib import metadata
 
 import numpy as np
 import pytest
+from presence import missing
 
 import ifgo as package
 from ifgo.cli import doctor
 from ifgo.errors import ToolError
+from ifgo.targets.cortex_m import toolchain
 
 
 def line(done, name):
@@ -37,7 +40,15 @@ def installed(monkeypatch):
     return absent
 
 
-def test_a_machine_that_has_everything(ifgo, cc, installed):
+@pytest.fixture
+def cross_tools():
+    """The cross compiler and the emulator."""
+    for name in ("arm-none-eabi-gcc", "qemu-system-arm"):
+        if shutil.which(name) is None:
+            missing(name, f"apt install {toolchain.PACKAGES}")
+
+
+def test_a_machine_that_has_everything(ifgo, cc, cross_tools, installed):
     done = ifgo("doctor")
     assert (done.code, done.err) == (0, "")
     assert {text.split()[0] for text in done.out.splitlines()} == {"ok"}
@@ -52,9 +63,14 @@ def test_a_machine_that_has_everything(ifgo, cc, installed):
     )
     version = subprocess.run([cc, "--version"], capture_output=True, text=True, check=True)
     assert line(done, "C compiler")[1].endswith(f", {version.stdout.splitlines()[0]}")
+    for name, tool in (("cross compiler", "arm-none-eabi-gcc"), ("emulator", "qemu-system-arm")):
+        path = shutil.which(tool)
+        version = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True)
+        assert line(done, name)[1] == f"{path}, {version.stdout.splitlines()[0]}"
+    assert line(done, "newlib nano")[1].endswith("/nano.specs")
 
 
-def test_json(ifgo, cc, installed):
+def test_json(ifgo, cc, cross_tools, installed):
     installed.add("torch")
     done = ifgo("doctor", "--json")
     assert done.json["ok"] is True
@@ -67,6 +83,9 @@ def test_json(ifgo, cc, installed):
         "float32",
         "C compiler",
         "emitted C",
+        "cross compiler",
+        "newlib nano",
+        "emulator",
     ]
     assert done.json["checks"][names.index("torch")] == {
         "name": "torch",
@@ -102,6 +121,38 @@ def test_a_required_package_is_missing(ifgo, installed):
         "fix: pip install h5py",
     )
     assert ifgo("doctor", "--json").json["ok"] is False
+
+
+CROSS_FIX = (
+    "fix: Install the cross compiler and the emulator: apt install gcc-arm-none-eabi "
+    "libnewlib-arm-none-eabi qemu-system-arm"
+)
+
+
+def test_no_cross_tools(ifgo, cc, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", cc)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = ifgo("doctor")
+    purpose = "only for Cortex-M boards: deploy --report, run and verify on qemu:BOARD"
+    for name, tool in (
+        ("cross compiler", "arm-none-eabi-gcc"),
+        ("newlib nano", "arm-none-eabi-gcc"),
+        ("emulator", "qemu-system-arm"),
+    ):
+        detail = f"{tool} is not installed, {purpose}"
+        assert line(done, name) == ("missing", detail, CROSS_FIX)
+
+
+@pytest.mark.parametrize("says", ["echo nano.specs", "exit 1"])
+def test_a_cross_compiler_without_newlib(says, ifgo, cc, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", cc)
+    path = tmp_path / "arm-none-eabi-gcc"
+    path.write_text(f"#!/bin/sh\n{says}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    state, detail, fix = line(ifgo("doctor"), "newlib nano")
+    assert (state, fix) == ("missing", CROSS_FIX)
+    assert detail.startswith("the library newlib is not installed, only for Cortex-M boards: ")
 
 
 def test_no_compiler(ifgo, monkeypatch):

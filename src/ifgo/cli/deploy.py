@@ -34,6 +34,11 @@ from ifgo.cli.terminal import escape, json_option
     metavar="N",
     help="Longest sequence, for models that need whole sequences.",
 )
+@click.option(
+    "--report",
+    is_flag=True,
+    help="For cortex_m: what it costs on the emulated board, also as report.json and report.html.",
+)
 @model_source()
 @json_option
 def command(
@@ -45,6 +50,7 @@ def command(
     name: str,
     weights: str,
     max_steps: int | None,
+    report: bool,
     as_json: bool,
 ) -> None:
     """Write MODEL as C source that computes the bits of the exact reference, on any compiler."""
@@ -57,13 +63,18 @@ def command(
         weights=weights,
         max_steps=max_steps,
         board=board,
+        report=report,
     )
     if as_json:
         facts = asdict(done.facts) | {"state_order": dict(done.facts.state_order)}
+        if done.report is not None:
+            facts["report"] = done.report.to_dict()
         terminal.emit({"target": target, "folder": str(done.folder), "files": done.files, **facts})
     else:
         for file in done.files:
             terminal.say(escape(done.folder / file))
+        if done.report is not None:
+            terminal.say(f"\n{done.report}")
     facts = done.facts
     terminal.tell(
         f"{facts.weight_bytes} bytes of weights, {facts.state_bytes} of state, "

@@ -32,6 +32,9 @@ OPTIONAL: Final = {
 }
 """Package → what needs it, and how to install it."""
 
+BOARDS: Final = "Cortex-M boards: deploy --report, run and verify on qemu:BOARD"
+"""What needs the cross tools."""
+
 REINSTALL: Final = "install ifgo anew: pip install --force-reinstall ifgo"
 
 COLOURS: Final = {"ok": "green", "missing": "yellow", "broken": "red"}
@@ -75,6 +78,7 @@ def checks() -> Iterator[Check]:
         yield _package(name, f"only for {purpose}", fix, needed=False)
     yield _arithmetic()
     yield from _compiler()
+    yield from _cross_tools()
 
 
 def _package(name: str, purpose: str, fix: str, *, needed: bool) -> Check:
@@ -112,14 +116,37 @@ def _compiler() -> Iterator[Check]:
     except Exception as error:
         yield Check("C compiler", "broken", f"{type(error).__name__}: {error}", REINSTALL)
         return
-    yield Check("C compiler", "ok", f"{path}, {_version(path)}")
+    yield Check("C compiler", "ok", _versioned(path))
     yield _emitted()
 
 
-def _version(compiler: str) -> str:
+def _cross_tools() -> Iterator[Check]:
+    """What target cortex_m compiles with and runs in: only needed to build, run and measure it."""
+    try:
+        from ifgo.targets.cortex_m import toolchain
+    except Exception as error:
+        yield Check("cross compiler", "broken", f"{type(error).__name__}: {error}", REINSTALL)
+        return
+    compiler, emulator = toolchain.PREFIX + "gcc", toolchain.EMULATOR
+    for name, find in (
+        ("cross compiler", lambda: _versioned(toolchain.find_tool(compiler))),
+        ("newlib nano", toolchain.find_newlib),
+        ("emulator", lambda: _versioned(toolchain.find_tool(emulator))),
+    ):
+        try:
+            yield Check(name, "ok", find())
+        except ToolError as error:
+            yield Check(name, "missing", f"{error.what}, only for {BOARDS}", error.hint or "")
+
+
+def _versioned(path: str) -> str:
+    return f"{path}, {_version(path)}"
+
+
+def _version(program: str) -> str:
     try:
         done = subprocess.run(
-            [compiler, "--version"], capture_output=True, text=True, timeout=60, check=False
+            [program, "--version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"its version cannot be asked: {error}"

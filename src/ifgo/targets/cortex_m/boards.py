@@ -58,13 +58,15 @@ class Timer:
 class Board:
     """One board. flags: what the compiler is told about the core. machine: QEMU's name for it.
 
-    debugger: OpenOCD's configuration files, where OpenOCD can flash the part.
+    hertz: the highest clock of the part, of an mps board the clock of its core. debugger: OpenOCD's
+    configuration files, where OpenOCD can flash the part.
     """
 
     name: str
     part: str
     core: str
     flags: tuple[str, ...]
+    hertz: int
     flash: Memory
     ram: Memory
     machine: str
@@ -126,6 +128,7 @@ _ALL: Final = (
         "STM32F405",
         "cortex-m4",
         _M4,
+        168_000_000,
         _STM32_FLASH,
         _STM32_RAM,
         "netduinoplus2",
@@ -138,6 +141,7 @@ _ALL: Final = (
         "STM32F205",
         "cortex-m3",
         _M3,
+        120_000_000,
         _STM32_FLASH,
         _STM32_RAM,
         "netduino2",
@@ -150,6 +154,7 @@ _ALL: Final = (
         "nRF51822",
         "cortex-m0",
         _M0,
+        16_000_000,
         Memory(0x0000_0000, 256 * 1024),
         Memory(0x2000_0000, 16 * 1024),
         "microbit",
@@ -162,6 +167,7 @@ _ALL: Final = (
         "Arm MPS2 AN385",
         "cortex-m3",
         _M3,
+        25_000_000,
         _MPS2_FLASH,
         _MPS2_RAM,
         "mps2-an385",
@@ -173,6 +179,7 @@ _ALL: Final = (
         "Arm MPS2 AN386",
         "cortex-m4",
         _M4,
+        25_000_000,
         _MPS2_FLASH,
         _MPS2_RAM,
         "mps2-an386",
@@ -184,6 +191,7 @@ _ALL: Final = (
         "Arm MPS2 AN500",
         "cortex-m7",
         _M7,
+        25_000_000,
         _MPS2_FLASH,
         _MPS2_RAM,
         "mps2-an500",
@@ -195,6 +203,7 @@ _ALL: Final = (
         "Arm MPS2 AN505",
         "cortex-m33",
         _M33,
+        20_000_000,
         Memory(0x1000_0000, 4 * 1024 * 1024),
         Memory(0x3800_0000, 4 * 1024 * 1024),
         "mps2-an505",
@@ -206,6 +215,7 @@ _ALL: Final = (
         "Arm MPS3 AN547",
         "cortex-m55",
         _M55,
+        32_000_000,
         Memory(0x0000_0000, 512 * 1024),
         Memory(0x2100_0000, 4 * 1024 * 1024),
         "mps3-an547",

@@ -92,12 +92,13 @@ def compile_with(
     *,
     max_steps: int,
     flags: Sequence[str] = (),
+    name: str = "model",
 ) -> tuple[Path, c99.Emitted]:
     """compile_files of the model with the template `main`.
 
     max_steps: rows of x and y that the program holds, unless the model takes one length alone.
     """
-    source = c99.emit(model, max_steps=max_steps)
+    source = c99.emit(model, name=name, max_steps=max_steps)
     check_fit(board, source)
     values = context(model, board, source, source.program.required_steps or max_steps)
     support = {name: render(name, values) for name in (*SUPPORT, main)}

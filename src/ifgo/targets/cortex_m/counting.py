@@ -65,7 +65,15 @@ def default_recipe() -> Recipe:
     return "plugin"
 
 
-def count(model: Model, board: Board, x: NDArray[Any], folder: Path, *, recipe: Recipe) -> Counts:
+def count(
+    model: Model,
+    board: Board,
+    x: NDArray[Any],
+    folder: Path,
+    *,
+    recipe: Recipe,
+    name: str = "model",
+) -> Counts:
     """Run x (T, I), or tokens (T,), on `board` from the initial state, built in `folder`.
 
     Raises UsageError where one call could be too long for the timer, ToolError where a tool is
@@ -76,7 +84,7 @@ def count(model: Model, board: Board, x: NDArray[Any], folder: Path, *, recipe: 
     steps = x.shape[0]
     if recipe == "timer":
         _check_range(model, board, 1 if model.streamable else steps)
-    program, _ = compile_with(folder, model, board, "measure.c", max_steps=steps)
+    program, _ = compile_with(folder, model, board, "measure.c", max_steps=steps, name=name)
     (folder / "input").write_bytes(np.array([steps], "<u4").tobytes() + input_words(model, x))
     arguments = ["-icount", f"shift={board.timer.shift}"]
     if recipe == "plugin":

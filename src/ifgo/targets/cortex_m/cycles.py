@@ -72,7 +72,8 @@ TIMINGS: Final = {
 }
 
 ASSUMPTIONS: Final = (
-    "no wait states, no caches; loads and stores take 2 cycles each, without the overlap of "
+    "the clock is the part's highest, which the emitted start-up does not set; no wait states, no "
+    "caches; loads and stores take 2 cycles each, without the overlap of "
     "neighbours; a taken branch adds 2 (the manuals say 1 to 3); a float division takes 14, an "
     "integer one 12, a long multiplication 4 on Cortex-M3; the multiplier of Cortex-M0 is the "
     "one-cycle kind"

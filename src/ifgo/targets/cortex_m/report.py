@@ -1,37 +1,25 @@
 """What a model costs on a board: flash, RAM, stack, instructions; measured, not modelled.
 
-Only the cycles are an estimate, and say so.
+Only the cycles are an estimate, and say so. `measuring` fills a Report, this prints it.
 """
 
 from __future__ import annotations
 
-import tempfile
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from io import StringIO
+from typing import Any
 
-from numpy.typing import NDArray
-
-from ifgo.backends import prepare
-from ifgo.errors import UsageError
-from ifgo.lower import lower
-from ifgo.model import Model
-from ifgo.program import Affine, Program
-from ifgo.targets import c99
-from ifgo.targets.cortex_m import cycles, stack, toolchain
-from ifgo.targets.cortex_m.boards import Board, find_board
-from ifgo.targets.cortex_m.builder import compile_files
-from ifgo.targets.cortex_m.counting import Recipe, by_function, count, default_recipe
-from ifgo.targets.cortex_m.disassembly import disassemble
-from ifgo.targets.cortex_m.emitter import emit, example_input
-
-STEPS: Final = 16
-"""Length of the input that is run where the caller gives none."""
+from ifgo.text import escape
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor or function in flash. what: the fields of the model a tensor holds, else ""."""
+    """One tensor or function in flash. kind: "tensor" and "function" are the model's own,
+    "library" what these call, "project" everything else (start-up, console, example). what: the
+    fields of the model that a tensor holds, else "".
+    """
 
     name: str
     kind: str
@@ -67,21 +55,26 @@ class Instructions:
 class Report:
     """Cost of `model` on a board, in bytes and executed instructions.
 
-    flash: the example program without its self-test; parts: what of it the model brings, library
-    functions that it calls included. ram: that program's variables without the stack; state: of
-    them the model's state. cycles: estimate per step, None where assumptions say why.
+    flash: the example program without its self-test: its parts, and the unnamed rest of texts,
+    jump tables and alignment. sections: section of it → bytes. ram: that program's variables
+    without the stack; state: of them the model's state. cycles: estimate per step, None where
+    assumptions say why. hertz: the clock that `microseconds` takes.
     """
 
     board: str
     core: str
+    hertz: int
     compiler: str
     flags: str
     emulator: str
     flash: int
     flash_available: int
+    sections: dict[str, int]
     parts: tuple[Part, ...]
+    unnamed: int
     ram: int
     ram_available: int
+    stack_reserved: int
     state: int
     scratch: int
     stack: Stack
@@ -92,157 +85,118 @@ class Report:
 
     @property
     def model_flash(self) -> int:
-        """Flash that the model takes in any program, without alignment between its parts."""
-        return sum(part.bytes for part in self.parts)
+        """Flash that the model takes in any program: its tensors, functions, and their library."""
+        return sum(part.bytes for part in self.parts if part.kind != "project")
+
+    @property
+    def microseconds(self) -> float | None:
+        """Estimated time of a step at `hertz`, None where there are no cycles."""
+        return None if self.cycles is None else self.cycles / self.hertz * 1e6
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return asdict(self) | {"model_flash": self.model_flash}
+        return asdict(self) | {"model_flash": self.model_flash, "microseconds": self.microseconds}
+
+    def to_json(self) -> str:
+        """`to_dict` as the text of report.json."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    def to_html(self) -> str:
+        """One self-contained page, in ASCII."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        pages = Environment(
+            loader=PackageLoader("ifgo.targets.cortex_m"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        text = pages.get_template("report.html.j2").render(
+            report=self, facts=self._facts(), parts=self._flash(), functions=self._profile()
+        )
+        return text.encode("ascii", "xmlcharrefreplace").decode()
 
     def __str__(self) -> str:
-        return _text(self)
+        facts = _grid(("", ""), self._facts(), wrap=True)
+        rows = [
+            (f"{size}", f"{share:.1%}", kind, name, what)
+            for name, kind, size, share, what in self._flash()
+        ]
+        parts = _grid(("bytes", "of flash", "", "", ""), rows, right=2)
+        if not self.instructions.functions:
+            return f"{facts}\n\n{parts}"
+        found = [(f"{count:.1f}", f"{share:.1%}", name) for name, count, share in self._profile()]
+        profile = _grid(("instructions per step", "of all", ""), found, right=2)
+        return f"{facts}\n\n{parts}\n\n{profile}"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """(label, text) of everything but the lists."""
+        counted = self.instructions
+        estimate = "none"
+        if self.cycles is not None:
+            estimate = f"about {self.cycles:.0f} per step"
+            estimate += f", {self.microseconds:.1f} us at {self.hertz / 1e6:g} MHz"
+        many = counted.calls > 1
+        calls = f"{counted.calls} calls" if many else f"one call of {counted.steps} steps"
+        return [
+            ("board", f"{self.board} ({self.core}), {self.emulator}"),
+            ("compiler", f"{self.compiler}, {self.flags}"),
+            (
+                "flash",
+                f"{self.flash} of {self.flash_available} bytes in the example program, "
+                f"{self.model_flash} of them the model",
+            ),
+            (
+                "RAM",
+                f"{self.ram} of {self.ram_available} bytes in the example program, {self.state} "
+                f"of them the model's state; {self.scratch} of scratch from the caller",
+            ),
+            (
+                "stack",
+                f"at most {self.stack.call_graph} bytes by the call graph, {self.stack.painted} "
+                f"touched in the emulator, {self.stack_reserved} reserved; interrupts come on top",
+            ),
+            (
+                "instructions",
+                f"{counted.per_step:.1f} per step on average, {counted.least_call} to "
+                f"{counted.most_call} per call, over {calls} ({counted.recipe})",
+            ),
+            ("MACs", f"{self.macs} per step"),
+            ("cycles", estimate),
+            ("", self.assumptions),
+        ]
+
+    def _flash(self) -> list[tuple[str, str, int, float, str]]:
+        """(name, kind, bytes, share of all, what) of everything in flash, the largest first."""
+        rows = [(p.name, p.kind, p.bytes, escape(p.what)) for p in self.parts]
+        rows.sort(key=lambda row: (-row[2], row[0]))
+        rows.append(("(texts, jump tables, alignment)", "unnamed", self.unnamed, ""))
+        return [(name, kind, size, size / self.flash, what) for name, kind, size, what in rows]
+
+    def _profile(self) -> list[tuple[str, float, float]]:
+        """(function, instructions per step, share of all)."""
+        counted = self.instructions
+        return [(name, n, n / counted.per_step) for name, n in counted.functions.items()]
 
 
-def measure(
-    model: Model,
-    board: str | Board,
-    *,
-    x: NDArray[Any] | None = None,
-    recipe: Recipe | None = None,
-) -> Report:
-    """Build `model` for `board`, run x (T, I), or tokens (T,), and report what it costs.
+def _grid(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 0, wrap: bool = False
+) -> str:
+    """A table without colours; the first `right` columns to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-    x: by default seeded noise of 16 steps, or as many as the model takes. recipe: "timer", or
-    "plugin", which counts both ways, compares, and adds the profile; by default "plugin" where
-    this machine has a C compiler. Raises UsageError, ToolError or UnsupportedError.
-    """
-    found = find_board(board)
-    rows = example_input(model, _steps(model)) if x is None else prepare(model, x).x
-    if rows.shape[0] != 1:
-        raise UsageError(f"x holds {rows.shape[0]} sequences", expected="one, (T, I) or (T,)")
-    chosen = recipe or default_recipe()
-    with tempfile.TemporaryDirectory(prefix="ifgo-") as place:
-        counted, shipped = Path(place) / "counted", Path(place) / "shipped"
-        counted.mkdir()
-        shipped.mkdir()
-        counts = count(model, found, rows[0], counted, recipe=chosen)
-        project = emit(model, found, max_steps=rows.shape[1])
-        source = project.source
-        program = compile_files(shipped, found, project.files)
-        frames = _frames(shipped, program, found)
-        entry = "step" if source.program.streamable else "sequence"
-        worst = stack.deepest(frames, f"{source.name}_{entry}")
-        sections = toolchain.section_sizes(program)
-        flash = toolchain.addresses(program)["ifgo_data_source"] - found.flash.origin
-        flash += sections.get(".data", 0)
-        parts = _parts(program, shipped, source, frames)
-    runs = counts.runs
-    total = None if runs is None else cycles.estimate(found.core, runs)
-    published = found.core in cycles.TIMINGS
-    if not published:
-        assumptions = cycles.UNPUBLISHED
-    elif runs is None:
-        assumptions = "only the plugin recipe knows which instructions ran: no estimate"
-    else:
-        assumptions = cycles.ASSUMPTIONS
-    return Report(
-        found.name,
-        found.core,
-        _version(toolchain.PREFIX + "gcc"),
-        " ".join([*found.flags, *toolchain.FLAGS]),
-        _version(toolchain.EMULATOR),
-        flash,
-        found.flash.size,
-        parts,
-        sum(sections.get(name, 0) for name in (".data", ".bss")),
-        found.ram.size,
-        source.facts.state_bytes,
-        0 if source.program.streamable else source.facts.scratch_bytes,
-        Stack(counts.stack, worst),
-        Instructions(
-            "timer" if runs is None else "timer and plugin, which agree",
-            counts.steps,
-            len(counts.calls),
-            counts.per_step,
-            min(counts.calls),
-            max(counts.calls),
-            {} if runs is None else {k: n / counts.steps for k, n in by_function(runs).items()},
-        ),
-        model.macs,
-        None if total is None else total / counts.steps,
-        assumptions,
-    )
-
-
-def _steps(model: Model) -> int:
-    return lower(model).required_steps or STEPS
-
-
-def _frames(folder: Path, program: Path, board: Board) -> dict[str, stack.Frame]:
-    """Of the model by the compiler's own account, of the rest by the program's disassembly."""
-    toolchain.compile_object(folder, board, "model.c", stack.FLAGS)
-    frames = stack.disassembled_frames(disassemble(program), toolchain.addresses(program))
-    return frames | stack.compiled_frames((folder / "model.ci").read_text("utf-8"))
-
-
-def _parts(
-    program: Path, folder: Path, source: c99.Emitted, frames: dict[str, stack.Frame]
-) -> tuple[Part, ...]:
-    """Tensors and functions of the model in the program, and the library functions they call."""
-    tensors = _tensors(source.program)
-    own = {symbol.name for symbol in toolchain.symbols(folder / "model.o")}
-    needed = stack.reachable(frames, own)
-    found: dict[int, Part] = {}
-    for symbol in toolchain.symbols(program):
-        if symbol.kind != "memory" and symbol.name in own | needed:
-            kind = _KINDS[symbol.kind] if symbol.name in own else "library"
-            part = Part(symbol.name, kind, symbol.bytes, tensors.get(symbol.name, ""))
-            found.setdefault(symbol.address, part)
-    return tuple(found.values())
-
-
-_KINDS: Final = {"code": "function", "constant": "tensor"}
-
-
-def _tensors(program: Program) -> dict[str, str]:
-    """Array of model.c → the layers' fields it holds."""
-    found: dict[str, str] = {}
-    for storage in ("weight", "state"):
-        for buffer in program.buffers(storage):
-            found[buffer.name] = ".".join(part for part in buffer.source if part)
-    for sweep in program.sweeps:
-        for instruction in sweep.body:
-            if isinstance(instruction, Affine):
-                matrices = [matrix for matrix, _ in instruction.terms]
-                found[matrices[0].name] = ", ".join(".".join(m.source) for m in matrices)
-    return found
-
-
-def _version(tool: str) -> str:
-    return toolchain.execute([toolchain.find_tool(tool), "--version"]).splitlines()[0]
-
-
-def _text(report: Report) -> str:
-    counted, name = report.instructions, report.board
-    rows = [
-        ("board", f"{name} ({report.core}), {report.emulator}"),
-        ("compiler", f"{report.compiler}, {report.flags}"),
-        (
-            "flash",
-            f"{report.flash} of {report.flash_available} bytes, {report.model_flash} the model",
-        ),
-        ("RAM", f"{report.ram} of {report.ram_available} bytes, {report.state} of them state"),
-        ("stack", f"{report.stack.painted} bytes painted, at most {report.stack.call_graph}"),
-        ("instructions", f"{counted.per_step:.1f} per step ({counted.recipe})"),
-        ("", f"{counted.least_call} to {counted.most_call} per call, {counted.calls} call(s)"),
-        ("MACs", f"{report.macs} per step"),
-        ("cycles", "none" if report.cycles is None else f"about {report.cycles:.0f} per step"),
-        ("", report.assumptions),
-    ]
-    lines = [f"{label:<13} {value}" for label, value in rows]
-    lines += ["", "bytes of flash"]
-    lines += [f"{part.bytes:>8}  {part.kind:<9} {part.name}  {part.what}" for part in report.parts]
-    if counted.functions:
-        lines += ["", "instructions per step"]
-        lines += [f"{value:>10.1f}  {name}" for name, value in counted.functions.items()]
-    return "\n".join(line.rstrip() for line in lines)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(titles))
+    for position, title in enumerate(titles):
+        side = "right" if position < right else "left"
+        table.add_column(title, justify=side, no_wrap=not wrap)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    out = StringIO()
+    width = 100 if wrap else 10_000
+    Console(file=out, width=width, no_color=True, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines() if line.strip())

@@ -18,6 +18,7 @@ PREFIX: Final = "arm-none-eabi-"
 EMULATOR: Final = "qemu-system-arm"
 PACKAGES: Final = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
 INSTALL: Final = f"Install the cross compiler and the emulator: apt install {PACKAGES}"
+NO_NEWLIB: Final = "the library newlib is not installed"
 TIMEOUT_SECONDS = 600
 
 FLAGS: Final = ("-mthumb", "-std=c99", "-O2", "-ffunction-sections", "-fdata-sections")
@@ -34,6 +35,18 @@ def find_tool(name: str) -> str:
             hint=INSTALL,
         )
     return found
+
+
+def find_newlib() -> str:
+    """Path of nano.specs. Raises ToolError where the cross compiler comes without it."""
+    compiler = find_tool(PREFIX + "gcc")
+    try:
+        place = execute([compiler, "-print-file-name=nano.specs"]).strip()
+    except (OSError, ToolError):
+        place = ""
+    if "/" not in place:
+        raise ToolError(NO_NEWLIB, hint=INSTALL)
+    return place
 
 
 def execute(command: Sequence[str], folder: Path | None = None) -> str:
@@ -81,7 +94,7 @@ def link(folder: Path, board: Board, objects: Sequence[Path], name: str) -> Path
         execute([*command, *(path.name for path in objects), "-o", name], folder)
     except ToolError as error:
         if "cannot read spec file" in (error.hint or ""):
-            raise ToolError("the library newlib is not installed", hint=INSTALL) from None
+            raise ToolError(NO_NEWLIB, hint=INSTALL) from None
         overflow = re.search(r"region `(FLASH|RAM)' overflowed by (\d+) bytes", error.hint or "")
         if overflow is None:
             raise
