@@ -101,6 +101,24 @@ def test_one_program_runs_batches_of_any_length(tmp_path: Path) -> None:
         assert all(cases.same_bits(final[key], want.state[key]) for key in want.state)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_traces_are_the_interpreters(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]()
+    x, state = cases.drawn_input(model, 2, 7), cases.drawn_state(model, 2)
+    want = cases.interpreted(model, x, state)
+    built = cortex_m.build(model, tmp_path, "mps2-an386", max_steps=9, trace=True)
+    y, final, traces = built.run_traced(x, state)
+    assert cases.same_bits(y, want.y)
+    assert all(cases.same_bits(final[key], want.state[key]) for key in want.state)
+    assert traces.keys() == want.traces.keys()
+    for layer, directions in want.traces.items():
+        assert traces[layer].keys() == directions.keys()
+        for direction, parts in directions.items():
+            assert traces[layer][direction].keys() == parts.keys()
+            for part, values in parts.items():
+                assert cases.same_bits(traces[layer][direction][part], values), (layer, part)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("board", cortex_m.BOARDS)
 def test_every_case_on_every_board(board: str) -> None:

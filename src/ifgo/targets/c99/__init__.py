@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ifgo.targets.c99.builder import STRICT_FLAGS, Built, build, find_compiler, run_model
+from ifgo.targets.c99.builder import (
+    STRICT_FLAGS,
+    Built,
+    Traces,
+    build,
+    decode_traces,
+    find_compiler,
+    run_model,
+    trace_size,
+)
 from ifgo.targets.c99.emitter import Emitted, Facts, emit
 
 __all__ = [
@@ -10,8 +19,11 @@ __all__ = [
     "Built",
     "Emitted",
     "Facts",
+    "Traces",
     "build",
+    "decode_traces",
     "emit",
     "find_compiler",
     "run_model",
+    "trace_size",
 ]

@@ -88,9 +88,7 @@ class Built:
         buffers = program.buffers("state")
         rows = 1 if program.vector_output else (program.output.rows or steps)
         y_size, state_size = rows * program.output.width, sum(b.width for b in buffers)
-        counts = [steps if sweep.count is None else sweep.count for sweep in program.sweeps]
-        sizes = [r * c for r, c in zip(self.emitted.schedule.records, counts, strict=True)]
-        traced = sum(sizes) if self.traced else 0
+        traced = trace_size(self.emitted, steps) if self.traced else 0
         words = np.frombuffer(data, dtype=np.float32).reshape(
             batch, 1 + y_size + state_size + traced
         )
@@ -104,26 +102,39 @@ class Built:
             state.setdefault(buffer.key, []).append(words[:, at : at + buffer.width])
             at += buffer.width
         final = {key: np.stack(parts) for key, parts in state.items()}
-        traces = self._traces(words[:, at:], counts) if self.traced else {}
+        traces = decode_traces(self.emitted, words[:, at:], steps) if self.traced else {}
         return (y[:, 0] if program.vector_output else y).copy(), final, traces
 
-    def _traces(self, words: NDArray[np.float32], counts: list[int]) -> Traces:
-        traces: Traces = {}
-        at = 0
-        for sweep, record, count in zip(
-            self.emitted.program.sweeps, self.emitted.schedule.records, counts, strict=True
-        ):
-            rows = words[:, at : at + record * count].reshape(words.shape[0], count, record)
-            at += record * count
-            if sweep.reverse:
-                rows = rows[:, ::-1]
-            column = 0
-            for probe in (i for i in sweep.body if isinstance(i, Probe)):
-                size = probe.source.size
-                parts = traces.setdefault(probe.layer, {}).setdefault(probe.direction, {})
-                parts[probe.part] = rows[:, :, column : column + size].copy()
-                column += size
-        return traces
+
+def trace_size(emitted: Emitted, steps: int) -> int:
+    """Floats that one sequence of `steps` steps traces."""
+    return sum(record * count for record, count in _records(emitted, steps))
+
+
+def _records(emitted: Emitted, steps: int) -> list[tuple[int, int]]:
+    """Per sweep: floats of one step, number of steps."""
+    sweeps = zip(emitted.schedule.records, emitted.program.sweeps, strict=True)
+    return [(record, steps if sweep.count is None else sweep.count) for record, sweep in sweeps]
+
+
+def decode_traces(emitted: Emitted, words: NDArray[np.float32], steps: int) -> Traces:
+    """words (B, trace_size) as -DIFGO_TRACE writes them → layer → direction → part → (B, T, ·)."""
+    traces: Traces = {}
+    at = 0
+    for sweep, (record, count) in zip(
+        emitted.program.sweeps, _records(emitted, steps), strict=True
+    ):
+        rows = words[:, at : at + record * count].reshape(words.shape[0], count, record)
+        at += record * count
+        if sweep.reverse:
+            rows = rows[:, ::-1]
+        column = 0
+        for probe in (i for i in sweep.body if isinstance(i, Probe)):
+            size = probe.source.size
+            parts = traces.setdefault(probe.layer, {}).setdefault(probe.direction, {})
+            parts[probe.part] = rows[:, :, column : column + size].copy()
+            column += size
+    return traces
 
 
 def build(

@@ -28,9 +28,17 @@ class Built:
     board: Board
     source: c99.Emitted
     model: Model
+    traced: bool = False
 
     def run(self, x: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
         """x (B, T, I) or tokens (B, T), a complete state → y, final state; one emulator start."""
+        y, final, _ = self.run_traced(x, state)
+        return y, final
+
+    def run_traced(
+        self, x: NDArray[Any], state: State
+    ) -> tuple[NDArray[np.float32], State, c99.Traces]:
+        """run, and what every layer computed on the way; empty where built without traces."""
         batch, steps = x.shape[:2]
         buffers = self.source.program.buffers("state")
         parts = [np.array([batch, steps], "<u4").tobytes()]
@@ -40,7 +48,12 @@ class Built:
         folder = self.program.parent
         (folder / "input").write_bytes(b"".join(bytes(part) for part in parts))
         toolchain.emulate(self.board, self.program)
-        return self._decode((folder / "output").read_bytes(), batch, steps)
+        y, final = self._decode((folder / "output").read_bytes(), batch, steps)
+        if not self.traced:
+            return y, final, {}
+        size = c99.trace_size(self.source, steps)
+        words = np.frombuffer((folder / "trace").read_bytes(), "<f4").reshape(batch, size)
+        return y, final, c99.decode_traces(self.source, words.astype(np.float32), steps)
 
     def _decode(self, data: bytes, batch: int, steps: int) -> tuple[NDArray[np.float32], State]:
         program = self.source.program
@@ -112,16 +125,19 @@ def build(
     *,
     max_steps: int = 1,
     flags: Sequence[str] = (),
+    trace: bool = False,
 ) -> Built:
     """Compile `model` for `board` into `folder`, with a program that runs batches from a file.
 
     max_steps matters only to models that need whole sequences. flags are further compiler flags.
+    trace: with what every layer computes, which takes RAM: one step of it, or one whole sequence.
     """
     found = find_board(board)
+    defines = ["-DIFGO_TRACE"] if trace else []
     program, source = compile_with(
-        folder, model, found, "runner.c", max_steps=max_steps, flags=flags
+        folder, model, found, "runner.c", max_steps=max_steps, flags=[*flags, *defines]
     )
-    return Built(program, found, source, model)
+    return Built(program, found, source, model, trace)
 
 
 def run_model(

@@ -121,6 +121,11 @@ def context(
         "x_rows": 1 if program.streamable else rows,
         "y_rows": whole if program.output.rows is None else program.output.rows,
         "written_rows": "head[1]" if program.output.rows is None else f"{program.output.rows}u",
+        "trace_rows": c99.trace_size(source, 1 if program.streamable else rows),
+        "trace_words": [
+            (record, sweep.count)
+            for record, sweep in zip(source.schedule.records, program.sweeps, strict=True)
+        ],
         "example": columns(_example(model, rows)),
         "prefix": PREFIX,
         "emulator": EMULATOR,
