@@ -188,7 +188,9 @@ def test_refusals(model: Model, x: Any, options: Any, message: str, on: str) -> 
 
 def test_the_longest_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.broadcast_to(np.float32(0), (limits.MAX_STEPS + 1, 2))
-    with refused(UsageError, "x has 10000001 steps, expected at most 10000000"):
+    with refused(
+        UsageError, "x has 10000001 steps, expected at most 10000000. Cut it into shorter sequences"
+    ):
         backends.prepare(MODEL, x)
 
 

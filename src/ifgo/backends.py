@@ -98,24 +98,44 @@ def prepare(
     """Check x and lengths against `model`. Raises UsageError naming what does not fit."""
     array = states.as_array(x, "x")
     entry = model.input
-    tokens = isinstance(entry, TokenInput)
-    shape = "(B, T) or (T,)" if tokens else f"(B, T, {entry.size}) or (T, {entry.size})"
-    rank = 2 if tokens else 3
-    if array.ndim not in (rank - 1, rank) or 0 in array.shape:
-        raise UsageError(f"x has shape {array.shape}", expected=shape)
-    if isinstance(entry, FeatureInput) and array.shape[-1] != entry.size:
-        raise UsageError(
-            f"x has shape {array.shape}, {array.shape[-1]} features per step",
-            expected=shape,
-            hint="The last axis holds the features",
-        )
-    unbatched = array.ndim == rank - 1
-    steps = array.shape[0 if unbatched else 1]
-    if steps > limits.MAX_STEPS:
-        raise UsageError(f"x has {steps} steps", expected=f"at most {limits.MAX_STEPS}")
+    check_shape(model, array.shape)
+    unbatched = array.ndim == (1 if isinstance(entry, TokenInput) else 2)
     array = _tokens(array, entry) if isinstance(entry, TokenInput) else _features(array)
     array = array[None] if unbatched else array
     return Prepared(array, _lengths(lengths, array), unbatched)
+
+
+def check_shape(model: Model, have: tuple[int, ...]) -> int:
+    """B of an x of shape `have`. Raises UsageError where it is no shape for `model`."""
+    entry = model.input
+    tokens = isinstance(entry, TokenInput)
+    shape = "(B, T) or (T,)" if tokens else f"(B, T, {entry.size}) or (T, {entry.size})"
+    rank = 2 if tokens else 3
+    if len(have) not in (rank - 1, rank) or 0 in have:
+        raise UsageError(f"x has shape {have}", expected=shape)
+    if isinstance(entry, FeatureInput) and have[-1] != entry.size:
+        raise UsageError(
+            f"x has shape {have}, {have[-1]} features per step",
+            expected=shape,
+            hint="The last axis holds the features",
+        )
+    batch, steps = (1, *have)[-rank:][:2]
+    if steps > limits.MAX_STEPS:
+        raise UsageError(
+            f"x has {steps} steps",
+            expected=f"at most {limits.MAX_STEPS}",
+            hint="Cut it into shorter sequences",
+        )
+    return batch
+
+
+def check_lengths(shape: tuple[int, ...], dtype: np.dtype[Any], batch: int) -> None:
+    """Raises UsageError unless lengths of that shape and dtype are integers for B = `batch`."""
+    if shape != (batch,) or dtype.kind not in "iu":
+        raise UsageError(
+            f"lengths has shape {shape} and dtype {dtype}",
+            expected=f"({batch},) integers, one length per sequence",
+        )
 
 
 def _features(array: NDArray[Any]) -> NDArray[np.float32]:
@@ -155,11 +175,7 @@ def _lengths(
         return None
     array = states.as_array(lengths, "lengths")
     batch, steps = x.shape[:2]
-    if array.shape != (batch,) or array.dtype.kind not in "iu":
-        raise UsageError(
-            f"lengths has shape {array.shape} and dtype {array.dtype}",
-            expected=f"({batch},) integers, one length per sequence",
-        )
+    check_lengths(array.shape, array.dtype, batch)
     if (array < 0).any() or (array > steps).any():
         raise UsageError(
             f"lengths reach from {array.min()} to {array.max()}", expected=f"0 to {steps}"

@@ -38,6 +38,12 @@ MAX_TOML_DEPTH = 8
 MAX_TEXT_BYTES = 256 * 1024**2
 """Largest text tensor or data file: 2**23 numbers of up to 32 characters."""
 
+MAX_EXPANSION = 16 * 1024**2
+"""What compressed arrays may unpack to beyond the size of their file; plain ones are as large."""
+
+MAX_ARRAYS = 1024
+"""Most arrays in one .npz."""
+
 MAX_STEPS = 10**7
 """Longest sequence accepted in one call."""
 

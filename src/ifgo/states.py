@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ifgo.errors import UsageError
 from ifgo.layers import Recurrent
 from ifgo.model import Model
+from ifgo.text import cut, listed
 
 State = dict[str, NDArray[Any]]
 
@@ -56,20 +57,9 @@ def complete(model: Model, batch: int, given: Mapping[str, ArrayLike] | None, dt
     state, wanted = initial(model, batch, dtype), shapes(model, batch)
     names = {key: layer.name for key, layer in _owners(model)}
     for key, value in (given or {}).items():
-        if key not in wanted:
-            raise UsageError(
-                f"the state has an array {key!r}",
-                expected="only " + ", ".join(wanted) if wanted else "no state, nothing recurs",
-            )
-        what = f"state {key} (layer {names[key]})"
+        what = f"state {key} (layer {names.get(key)})"
         array = as_array(value, what)
-        directions, _, width = wanted[key]
-        short = ((batch, width), (width,)) if batch == 1 else ((batch, width),)
-        if array.shape != wanted[key] and not (directions == 1 and array.shape in short):
-            raise UsageError(
-                f"{what} has shape {array.shape}",
-                expected=f"{wanted[key]}: directions, batch, width",
-            )
+        check_shape(model, batch, key, array.shape)
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{what} has dtype {array.dtype}", expected="real numbers")
         with np.errstate(over="ignore"):
@@ -87,6 +77,23 @@ def complete(model: Model, batch: int, given: Mapping[str, ArrayLike] | None, dt
                 hint="Pass it in the state (--state-in), zeros if it starts at rest",
             )
     return state
+
+
+def check_shape(model: Model, batch: int, key: str, shape: tuple[int, ...]) -> None:
+    """Raises UsageError where `model` has no state `key`, or none of that shape (`complete`)."""
+    wanted = shapes(model, batch)
+    if key not in wanted:
+        raise UsageError(
+            f"the state has an array {cut(repr(key))}",
+            expected="only " + listed(wanted) if wanted else "no state, nothing recurs",
+        )
+    directions, _, width = wanted[key]
+    short = ((batch, width), (width,)) if batch == 1 else ((batch, width),)
+    if shape != wanted[key] and not (directions == 1 and shape in short):
+        raise UsageError(
+            f"state {key} (layer {dict(_owners(model))[key].name}) has shape {shape}",
+            expected=f"{wanted[key]}: directions, batch, width",
+        )
 
 
 def as_array(value: ArrayLike, what: str) -> NDArray[Any]:

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from bounds import within_bounds
 
 from ifgo.cli import data
 from ifgo.cli.new import random_model
@@ -24,6 +25,9 @@ def one():
 def two():
     """A model of two features."""
     return random_model([2], 2)
+
+
+AS_FLOATS = "Convert it with numpy.asarray(x, dtype=float) and save that"
 
 
 def refused(kind, message, path, model):
@@ -83,7 +87,8 @@ class TestNpy:
         path.write_bytes(npy(np.array([{}]), allow_pickle=True))
         refused(
             FormatError,
-            f"{path}: holds Python objects (a pickle), which could run code, expected real numbers",
+            f"{path}: holds Python objects (a pickle), which could run code, expected real "
+            f"numbers. {AS_FLOATS}",
             path,
             two,
         )
@@ -112,7 +117,8 @@ class TestNpy:
     def test_complex(self, two, tmp_path):
         path = tmp_path / "x.npy"
         np.save(path, np.ones((4, 2), complex))
-        refused(FormatError, f"{path}: holds complex128, expected real numbers", path, two)
+        message = f"{path}: holds complex128, expected real numbers. {AS_FLOATS}"
+        refused(FormatError, message, path, two)
 
     def test_cut_short(self, two, tmp_path):
         path = tmp_path / "x.npy"
@@ -149,13 +155,19 @@ class TestNpz:
     def test_unknown_array(self, two, tmp_path):
         path = tmp_path / "x.npz"
         np.savez(path, x=np.ones((4, 2)), y=np.ones(3))
-        message = f"{path}: holds an array 'y', expected x, lengths, h0, c0, h1, ..."
+        message = (
+            f"{path}: holds an array 'y', expected x, lengths, h0, c0, h1 and so on. "
+            "Leave it out, or give it one of these names"
+        )
         refused(UsageError, message, path, two)
 
     def test_without_x(self, two, tmp_path):
         path = tmp_path / "x.npz"
         np.savez(path, h0=np.zeros((1, 1, 2)))
-        message = f"{path}: has no array 'x', expected x, lengths, h0, c0, h1, ..."
+        message = (
+            f"{path}: has no array 'x', expected x, lengths, h0, c0, h1 and so on. "
+            "Save the input under that name"
+        )
         refused(UsageError, message, path, two)
 
     def test_wrong_lengths(self, two, tmp_path):
@@ -181,7 +193,7 @@ class TestNpz:
         refused(
             FormatError,
             f"{path}: x: holds Python objects (a pickle), which could run code, "
-            "expected real numbers",
+            f"expected real numbers. {AS_FLOATS}",
             path,
             two,
         )
@@ -201,12 +213,70 @@ class TestNpz:
             archive.writestr("x", npy(np.zeros((4, 2))))
         refused(FormatError, f"{path}: holds an array twice, expected each name once", path, two)
 
-    def test_bomb(self, two, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            (
+                {"x": np.zeros((2**24, 3))},
+                "x has shape (16777216, 3), 3 features per step, expected (B, T, 2) or (T, 2). "
+                "The last axis holds the features",
+            ),
+            (
+                {"x": np.zeros((10_000_001, 2), np.uint8)},
+                "x has 10000001 steps, expected at most 10000000. Cut it into shorter sequences",
+            ),
+            (
+                {"x": np.zeros((4, 2)), "h0": np.zeros((1, 2**20, 2))},
+                "state h0 (layer lstm0) has shape (1, 1048576, 2), "
+                "expected (1, 1, 2): directions, batch, width",
+            ),
+            (
+                {"x": np.zeros((4, 2)), "h7": np.zeros(2**20)},
+                "the state has an array 'h7', expected only h0, c0",
+            ),
+            (
+                {"x": np.zeros((4, 2)), "lengths": np.zeros(2**20, np.int8)},
+                "lengths has shape (1048576,) and dtype int8, expected (1,) integers, one length "
+                "per sequence",
+            ),
+        ],
+    )
+    def test_what_does_not_fit_is_not_unpacked(self, two, tmp_path, monkeypatch, arrays, message):
         path = tmp_path / "x.npz"
-        np.savez_compressed(path, x=np.zeros((1000, 2)))
-        monkeypatch.setattr("ifgo.limits.MAX_FILE_BYTES", 10_000)
-        message = f"{path}: unpacks to 16128 bytes, expected at most 10000"
-        refused(FormatError, message, path, two)
+        np.savez_compressed(path, **arrays)
+        monkeypatch.setattr("ifgo.arrays._unpack", None)
+        refused(UsageError, f"{path}: {message}", path, two)
+
+    def test_states_that_do_not_fit_are_not_unpacked(self, two, tmp_path, monkeypatch):
+        path, states = tmp_path / "x.npy", tmp_path / "s.npz"
+        np.save(path, np.zeros((4, 2)))
+        np.savez_compressed(states, c0=np.zeros((1, 2**20, 2)))
+        monkeypatch.setattr("ifgo.arrays._unpack", None)
+        with pytest.raises(UsageError) as caught:
+            data.read(path, two, states)
+        assert str(caught.value) == (
+            f"{states}: state c0 (layer lstm0) has shape (1, 1048576, 2), "
+            "expected (1, 1, 2): directions, batch, width"
+        )
+
+    def test_bomb(self, two, tmp_path):
+        """It fits the model, and is refused for what it would cost."""
+        path = tmp_path / "x.npz"
+        np.savez_compressed(path, x=np.zeros((2**15, 2**10, 2), np.uint8))
+        with pytest.raises(FormatError) as caught:
+            data.read(path, two)
+        size = path.stat().st_size
+        assert str(caught.value) == (
+            f"{path}: has {size} bytes and unpacks to 268435456, expected at most 16777216 more "
+            "than it has. Write it with numpy.savez, which does not compress"
+        )
+        within_bounds(lambda: data.read(path, two), size)
+
+    def test_the_most_that_unpacks(self, two, tmp_path):
+        path = tmp_path / "x.npz"
+        np.savez_compressed(path, x=np.zeros((2**10, 2**11, 2), np.uint8))
+        assert data.read(path, two).x.shape == (2**10, 2**11, 2)
+        within_bounds(lambda: data.read(path, two), path.stat().st_size)
 
 
 class TestCsv:

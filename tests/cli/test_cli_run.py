@@ -194,7 +194,8 @@ class TestState:
         done = ifgo("run", model_file, "--input", x, "--output", y, "--state-in", path)
         assert (done.code, done.error) == (
             2,
-            f"{path}: holds an array 'hidden', expected h0, c0, h1, ...",
+            f"{path}: holds an array 'hidden', expected h0, c0, h1 and so on. "
+            "Leave it out, or give it one of these names",
         )
 
     def test_with_another_ending(self, ifgo, model_file, x, y):

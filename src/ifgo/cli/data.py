@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
-import warnings
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifgo import backends, files, limits, states
+from ifgo import arrays, backends, files, limits, states
+from ifgo.arrays import Header
 from ifgo.decimals import nearest_float32
 from ifgo.errors import FormatError, UsageError
 from ifgo.model import Model, TokenInput
 from ifgo.states import State
+from ifgo.text import quote
 
 Array = NDArray[Any]
 
@@ -45,18 +45,16 @@ def read(path: str | Path, model: Model, state_in: str | Path | None = None) -> 
     Raises UsageError where the data do not fit, FormatError where a file is damaged.
     """
     place = Path(path)
-    arrays = _arrays(place, isinstance(model.input, TokenInput))
-    if "x" not in arrays:
-        raise UsageError("has no array 'x'", where=str(place), expected=_KEYS)
-    x, lengths = arrays.pop("x"), arrays.pop("lengths", None)
+    found = _arrays(place, model)
+    x, lengths = found.pop("x"), found.pop("lengths", None)
     try:
         ready = backends.prepare(model, x, lengths)
     except UsageError as error:
         raise error.located(str(place)) from None
-    sources = [str(place)] if arrays else []
-    state = arrays
+    sources = [str(place)] if found else []
+    state = found
     if state_in is not None:
-        more = read_state(state_in)
+        more = read_state(state_in, model, ready.x.shape[0])
         if both := sorted(set(more) & set(state)):
             raise UsageError(
                 f"gives {', '.join(both)}, and so does {place}",
@@ -74,25 +72,68 @@ def read(path: str | Path, model: Model, state_in: str | Path | None = None) -> 
     return Data(ready.x, ready.lengths, state)
 
 
-def read_state(path: str | Path) -> State:
-    """The arrays h0, c0, ... of an .npz. Raises UsageError, FormatError."""
+def read_state(path: str | Path, model: Model, batch: int) -> State:
+    """The arrays h0, c0, ... of an .npz for `batch` sequences. Raises UsageError, FormatError."""
     place = Path(path)
     if place.suffix != ".npz":
         raise UsageError(f"has the ending {place.suffix!r}", where=str(place), expected=".npz")
-    return _npz(place, STATE_KEY, "h0, c0, h1, ...")
+
+    def check(headers: Mapping[str, Header]) -> None:
+        _known(headers, STATE_KEY, "h0, c0, h1 and so on", str(place))
+        _fit_states(model, batch, headers, str(place))
+
+    return arrays.read_npz(place, check)
 
 
-_KEYS: Final = "x, lengths, h0, c0, h1, ..."
+_KEYS: Final = re.compile(rf"x|lengths|{STATE_KEY.pattern}", re.ASCII)
 
 
-def _arrays(path: Path, tokens: bool) -> dict[str, Array]:
+def _known(headers: Mapping[str, Header], keys: re.Pattern[str], names: str, where: str) -> None:
+    for name in headers:
+        if not keys.fullmatch(name):
+            raise UsageError(
+                f"holds an array {quote(name)}",
+                where=where,
+                expected=names,
+                hint="Leave it out, or give it one of these names",
+            )
+
+
+def _fit(model: Model, where: str, headers: Mapping[str, Header]) -> None:
+    """Raises UsageError where the arrays of an input file are not those of `model`."""
+    names = "x, lengths, h0, c0, h1 and so on"
+    _known(headers, _KEYS, names, where)
+    if "x" not in headers:
+        raise UsageError(
+            "has no array 'x'", where=where, expected=names, hint="Save the input under that name"
+        )
+    try:
+        batch = backends.check_shape(model, headers["x"].shape)
+        if "lengths" in headers:
+            backends.check_lengths(headers["lengths"].shape, headers["lengths"].dtype, batch)
+    except UsageError as error:
+        raise error.located(where) from None
+    given = {key: header for key, header in headers.items() if key not in ("x", "lengths")}
+    _fit_states(model, batch, given, where)
+
+
+def _fit_states(model: Model, batch: int, headers: Mapping[str, Header], where: str) -> None:
+    try:
+        for key, header in headers.items():
+            states.check_shape(model, batch, key, header.shape)
+    except UsageError as error:
+        raise error.located(where) from None
+
+
+def _arrays(path: Path, model: Model) -> dict[str, Array]:
     """Arrays of an input file by key. Text files give x (T, I), or (T,) where the model reads
     tokens."""
+    tokens = isinstance(model.input, TokenInput)
     match path.suffix:
         case ".npy":
-            return {"x": _npy(files.read_bytes(path), str(path))}
+            return {"x": arrays.read_npy(path)}
         case ".npz":
-            return _npz(path, re.compile(rf"x|lengths|{STATE_KEY.pattern}", re.ASCII), _KEYS)
+            return arrays.read_npz(path, partial(_fit, model, str(path)))
         case ".csv":
             x = _csv(path)
         case ".txt":
@@ -108,79 +149,6 @@ def _arrays(path: Path, tokens: bool) -> dict[str, Array]:
             f"has {x.shape[1]} columns", where=str(path), expected="one, for the model reads tokens"
         )
     return {"x": x[:, 0] if tokens else x}
-
-
-# -- arrays -----------------------------------------------------------------------------------
-
-
-def _npy(data: bytes, where: str) -> Array:
-    """The array in the bytes of an .npy: numbers only, exactly as many as its header says."""
-    stream = io.BytesIO(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            version = np.lib.format.read_magic(stream)
-            header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = header(stream)
-    # The parser of the header raises whatever the text in it provokes.
-    except Exception:
-        raise FormatError(
-            "is no .npy array", where=where, hint="Write it with numpy.save"
-        ) from None
-    if dtype.kind not in "biuf":
-        raise FormatError(
-            "holds Python objects (a pickle), which could run code"
-            if dtype.hasobject
-            else f"holds {dtype}",
-            where=where,
-            expected="real numbers",
-        )
-    wanted, have = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    possible = all(0 <= size <= limits.MAX_FILE_BYTES for size in shape) and len(shape) <= 8
-    if not possible or wanted != have:
-        raise FormatError(
-            f"has {have} bytes of data for shape {shape} of {dtype}",
-            where=where,
-            expected=f"{max(wanted, 0)}",
-            hint="The file is cut short, or its header is wrong",
-        )
-    values = np.frombuffer(data, dtype, offset=stream.tell())
-    return values.reshape(shape, order="F" if fortran else "C")
-
-
-def _npz(path: Path, keys: re.Pattern[str], expected: str) -> dict[str, Array]:
-    data = files.read_bytes(path)
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
-        raise FormatError("is no .npz", where=str(path), hint="Write it with numpy.savez") from None
-    entries = archive.infolist()
-    names = [entry.filename.removesuffix(".npy") for entry in entries]
-    for name in names:
-        if not keys.fullmatch(name):
-            raise UsageError(f"holds an array {name!r}", where=str(path), expected=expected)
-    if len(set(names)) != len(names):
-        raise FormatError("holds an array twice", where=str(path), expected="each name once")
-    total = sum(entry.file_size for entry in entries)
-    if total > limits.MAX_FILE_BYTES:
-        raise FormatError(
-            f"unpacks to {total} bytes",
-            where=str(path),
-            expected=f"at most {limits.MAX_FILE_BYTES}",
-        )
-    found: dict[str, Array] = {}
-    for name, entry in zip(names, entries, strict=True):
-        where = f"{path}: {name}"
-        try:
-            content = archive.read(entry)
-        # zipfile passes on what each of its decompressors raises.
-        except Exception:
-            raise FormatError("is damaged", where=where, hint="Write the file again") from None
-        found[name] = _npy(content, where)
-    return found
 
 
 # -- text -------------------------------------------------------------------------------------
