@@ -287,4 +287,4 @@ def test_states_count_recurrent_layers_in_chain_order() -> None:
 def test_layers_of_others_have_no_meaning() -> None:
     with pytest.raises(UnsupportedError) as caught:
         run(Layer("mine"))
-    assert str(caught.value) == "layer kind layer has no float64 meaning"
+    assert str(caught.value) == "layer mine: layers of kind 'layer' have no float64 meaning"

@@ -60,7 +60,8 @@ def execute(
 ) -> Execution:
     """Run `program` on x (B, T, I) float32, or tokens (B, T), from a complete state.
 
-    trace keeps every probed intermediate, (B, T, ·) by time of the input.
+    trace keeps every probed intermediate, (B, T, ·) by time of the input; under go_backwards by the
+    order of processing, in which the layer's output stands too.
     """
     require_denormals()
     require_steps(program, x.shape[1])

@@ -152,7 +152,8 @@ def _normalised(product: F64, norm: MatrixNorm | None) -> F64:
 
 
 TRACED = ("z_i", "z_f", "z_g", "z_o", "i", "f", "g", "o", "c", "m", "h")
-"""What a trace holds, each (B, T, H) but h, (B, T, P), indexed by time of the input."""
+"""What a trace holds, each (B, T, H) but h, (B, T, P), indexed by time of the input; under
+go_backwards by the order of processing, in which the layer's output stands too."""
 
 Trace = dict[str, F64]
 
@@ -278,7 +279,10 @@ def _simple(layer: Layer, flow: _Flow) -> None:
             flow.value = x.reshape(x.shape[0], -1)
             flow.lengths = flow.mask = None
         case _:
-            raise UnsupportedError(f"layer kind {layer.kind} has no float64 meaning")
+            raise UnsupportedError(
+                f"layers of kind {layer.kind!r} have no float64 meaning",
+                where=f"layer {layer.name}",
+            )
 
 
 def _last(layer: LastStep, flow: _Flow) -> F64:

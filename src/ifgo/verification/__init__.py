@@ -6,9 +6,9 @@ interpreter's bits; `onnxruntime` is stepped layer by layer and judged by local 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from ifgo import backends, formats, states
 from ifgo.errors import UsageError
 from ifgo.model import Model, TokenInput
-from ifgo.verification.report import Finding, Verification
+from ifgo.verification.findings import Finding
+from ifgo.verification.report import Verification
 
 __all__ = ["RUNTIMES", "Finding", "Verification", "verify"]
 
@@ -36,18 +37,19 @@ def verify(
 ) -> Verification:
     """Compare runtimes on `model` (or the model in that file).
 
-    x: as Model.run takes it; a seeded input where None. Raises UsageError on an unknown runtime
-    or an input that does not fit, ToolError where a runtime is not installed.
+    x: as Model.run takes it; a seeded input where None. against: names of RUNTIMES. state: as
+    Model.run takes it. Raises UsageError on an unknown runtime, an argument of the wrong type or
+    an input that does not fit, ToolError where a runtime is not installed.
     """
     from ifgo.lower import lower
     from ifgo.reference.interpret import execute
     from ifgo.verification import compare
 
+    against = _runtimes(against)
     boards = [name for name in against if name.startswith(backends.EMULATED)]
-    unknown = [name for name in against if name not in ("c99", "onnxruntime", *boards)]
-    if unknown:
+    if not isinstance(cast("Any", model), Model | str | Path):
         raise UsageError(
-            f"unknown runtime {unknown[0]!r}", expected="one of " + ", ".join(RUNTIMES)
+            f"the model is a {type(model).__name__}", expected="a Model, or the path of one"
         )
     loaded = model if isinstance(model, Model) else formats.load(model)
     ready = backends.prepare(loaded, sample_input(loaded) if x is None else x)
@@ -63,6 +65,24 @@ def verify(
 
         findings += onnx_runtime.against_truth(loaded, ready.x, start, done)
     return Verification(ready.x.shape[0], ready.x.shape[1], tuple(findings))
+
+
+def _runtimes(against: Any) -> tuple[str, ...]:
+    """`against`, checked. Raises UsageError on what is no list of known runtimes."""
+    wanted = "a list of names of " + ", ".join(RUNTIMES)
+    if isinstance(against, str):
+        raise UsageError(
+            f"against is the string {against!r}", expected=wanted, hint=f"Pass [{against!r}]"
+        )
+    if not isinstance(against, Iterable):
+        raise UsageError(f"against is a {type(against).__name__}", expected=wanted)
+    names = tuple(cast("Iterable[Any]", against))
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"against holds a {type(name).__name__}", expected=wanted)
+        if name not in RUNTIMES[:-1] and not name.startswith(backends.EMULATED):
+            raise UsageError(f"unknown runtime {name!r}", expected="one of " + ", ".join(RUNTIMES))
+    return names
 
 
 def sample_input(model: Model) -> NDArray[Any]:

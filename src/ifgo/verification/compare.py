@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.errors import UnsupportedError
-from ifgo.model import ActivationLayer, BatchNorm, Dense, Layer, LSTMCell, Model, Recurrent, walk
+from ifgo.lower import lower
+from ifgo.model import (
+    ActivationLayer,
+    BatchNorm,
+    Dense,
+    FeatureInput,
+    Layer,
+    LSTMCell,
+    Model,
+    Recurrent,
+    walk,
+)
 from ifgo.reference import truth
-from ifgo.reference.interpret import Execution
+from ifgo.reference.interpret import Execution, execute
 from ifgo.states import State
 from ifgo.verification import bounds
 from ifgo.verification.bounds import ActivationErrors
-from ifgo.verification.report import Finding
+from ifgo.verification.findings import Errors, Finding, First, Subject, bits, first_wrong, within
 
 Arrays = Mapping[str, NDArray[Any]]
+Traces = Mapping[str, Mapping[str, Arrays]]
+"""Layer name → direction ("" where a layer has none) → part → (B, T, ·) float32.
+
+Rows are indexed by time of the input; under go_backwards by the order of processing, in which
+the layer's output stands too.
+"""
 
 
 def local_step(
@@ -43,63 +59,48 @@ def local_step(
     return result
 
 
-def worst(
-    pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> tuple[float, float, str, int, int]:
-    """(difference, bound, part, step, unit) of the place that comes nearest its bound.
-
-    Arrays are (B, T, ·). A difference that is no number counts as infinite.
-    """
-    best = (-1.0, 0.0, 0.0, "", 0, 0)
-    for part, (difference, bound) in pairs.items():
-        ratio = np.where(difference == 0, 0.0, difference / np.maximum(bound, 2.0**-149))
-        ratio = np.where(np.isfinite(ratio), ratio, np.inf)
-        at = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
-        if float(ratio[at]) > best[0]:
-            place = (part, int(at[1]), int(at[2]))
-            best = (float(ratio[at]), float(difference[at]), float(bound[at]), *place)
-    return best[1:]
-
-
 def exact_against_truth(model: Model, done: Execution) -> list[Finding]:
     """Each layer of a traced execution, from its own inputs and states, against a float64 step."""
     findings: list[Finding] = []
-    for layer in walk(model.layers):
-        if layer.name not in done.traces:
-            continue
-        traces = done.traces[layer.name]
+    for subject, layer, trace in observed(model, done.traces, "exact", "truth"):
         try:
             if isinstance(layer, Recurrent):
-                for direction, cell in layer.cells.items():
-                    name = layer.name if layer.directions == 1 else f"{layer.name} {direction}"
-                    findings.append(_finding(name, _cell_pairs(cell, traces[direction])))
+                errors = _cell_errors(layer.cells[_direction(layer, subject)], trace)
             else:
-                pairs = {"y": _pointwise(layer, traces[""])}
-                findings.append(_finding(layer.name, pairs))
+                errors = {"y": within(*_pointwise(layer, trace))}
+            findings.append(subject.finding(errors, "local bound"))
         except UnsupportedError as error:
-            findings.append(Finding("exact", "truth", layer.name, "", True, note=str(error)))
+            findings.append(subject.silent(str(error)))
     return findings
 
 
-def _cell_pairs(
-    cell: LSTMCell, trace: Arrays
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def observed(
+    model: Model, traces: Traces, runtime: str, judge: str
+) -> Iterator[tuple[Subject, Layer, Arrays]]:
+    """Every traced layer and direction in the order of the chain: who it is, and its trace."""
+    for depth, layer in enumerate(walk(model.layers)):
+        for direction, trace in traces.get(layer.name, {}).items():
+            shown = direction if isinstance(layer, Recurrent) and layer.directions == 2 else ""
+            backward = direction == "backward"
+            yield Subject(runtime, judge, layer.name, shown, depth, backward), layer, trace
+
+
+def _direction(layer: Layer, subject: Subject) -> str:
+    """The key of the trace: a layer of one direction shows none."""
+    if isinstance(layer, Recurrent) and not subject.direction:
+        return next(iter(layer.cells))
+    return subject.direction
+
+
+def _cell_errors(cell: LSTMCell, trace: Arrays) -> dict[str, Errors]:
     batch, steps = trace["h"].shape[:2]
     flat = {part: array.reshape(batch * steps, -1) for part, array in trace.items()}
     before = (flat["x"], flat["h_before"], flat["c_before"])
     pairs = local_step(cell, *before, flat, bounds.IFGO)
     return {
-        part: (a.reshape(batch, steps, -1), b.reshape(batch, steps, -1))
-        for part, (a, b) in pairs.items()
+        part: within(*(array.reshape(batch, steps, -1) for array in pair))
+        for part, pair in pairs.items()
     }
-
-
-def _finding(name: str, pairs: Mapping[str, tuple[Any, Any]]) -> Finding:
-    difference, bound, part, step, unit = worst(pairs)
-    holds = all(bool((a <= b).all()) for a, b in pairs.values())
-    return Finding(
-        "exact", "truth", name, "local bound", holds, difference, bound, part, step, unit
-    )
 
 
 def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
@@ -145,7 +146,7 @@ def c99_against_exact(
     """Emitted, compiled and run: every intermediate, output and state, bit for bit.
 
     The plain build gives the verdict on outputs and states; a build with -DIFGO_TRACE names the
-    layer, part, step and unit of the first difference.
+    layer, part, step, row and unit of the first difference.
     """
     from ifgo.targets import c99
 
@@ -158,14 +159,9 @@ def c99_against_exact(
         y, final, _ = c99.build(model, plain, max_steps=steps).run(x, start)
         traced = c99.build(model, observed, max_steps=steps, trace=True)
         _, _, traces = traced.run(x, start)
-    findings: list[Finding] = []
-    for name, directions in done.traces.items():
-        for direction, parts in directions.items():
-            label = name if len(directions) == 1 else f"{name} {direction}"
-            backward = direction == "backward"
-            findings.append(_first_difference(label, parts, traces[name][direction], backward))
-    findings.append(_ends("c99", done, y, final))
-    return findings
+    findings = traced_against_exact("c99", model, done, traces)
+    inherits = any(not finding.holds for finding in findings)
+    return [*findings, _ends("c99", model, done, y, final, inherits)]
 
 
 def backend_against_exact(
@@ -175,33 +171,72 @@ def backend_against_exact(
     from ifgo.backends import backend
 
     y, final = backend(name)(model, x, start)
-    return _ends(name, done, y, final)
+    return _ends(name, model, done, y, final, False)
 
 
-def _ends(runtime: str, done: Execution, y: NDArray[Any], final: State) -> Finding:
+def traced_against_exact(
+    runtime: str, model: Model, done: Execution, traces: Traces
+) -> list[Finding]:
+    """Each layer of a runtime that computes exact float32 and traces it, bit for bit.
+
+    Every step is also replayed by the reference from the x, h and c that the runtime itself used:
+    a layer that errs by itself is told from one that only repeats an error it was given.
+    """
+    findings: list[Finding] = []
+    before: list[First] = []
+    for subject, layer, want in observed(model, done.traces, runtime, "exact"):
+        have = traces.get(layer.name, {}).get(_direction(layer, subject))
+        if have is None or any(have[part].shape != want[part].shape for part in want):
+            findings.append(subject.missing("EXACT", f"{runtime} does not compute it"))
+            continue
+        given = {part: bits(want[part], have[part]) for part in want if part in GIVEN}
+        made = {part: bits(a, have[part]) for part, a in _replayed(layer, subject, have).items()}
+        errors = given | made
+        cause, at = "own", first_wrong(errors, subject.backward)
+        if at is not None:
+            arrived = at.part == "x" and _explained(at, before, model)
+            before.append(at)
+            if arrived:
+                at = first_wrong(made, subject.backward)
+                cause = "inherited" if at is None else "own"
+        findings.append(subject.finding(errors, "EXACT", cause=cause, at=at))
+    return findings
+
+
+GIVEN: Final = ("x", "h_before", "c_before")
+"""Parts of a trace that a step is given; it makes the others."""
+
+
+def _explained(at: First, before: list[First], model: Model) -> bool:
+    """Whether an earlier layer went wrong early enough to make this input wrong."""
+    return any(other.done <= at.done or not model.streamable for other in before)
+
+
+def _replayed(layer: Layer, subject: Subject, have: Arrays) -> dict[str, NDArray[Any]]:
+    """What the reference makes, step by step, of the x, h and c in a trace; (B, T, ·) as there."""
+    batch, steps, width = have["x"].shape
+    x = np.ascontiguousarray(have["x"].reshape(batch * steps, 1, width))
+    start: State = {}
+    if isinstance(layer, Recurrent):
+        layer = Recurrent(layer.name, layer.cells[_direction(layer, subject)])
+        for key in "hc":
+            start[f"{key}0"] = have[f"{key}_before"].reshape(1, batch * steps, -1)
+    done = execute(lower(Model((FeatureInput(width),), (layer,))), x, start, trace=True)
+    (trace,) = done.traces[layer.name].values()
+    return {
+        part: array.reshape(batch, steps, -1) for part, array in trace.items() if part not in GIVEN
+    }
+
+
+def _ends(
+    runtime: str, model: Model, done: Execution, y: NDArray[Any], final: State, inherits: bool
+) -> Finding:
     want: dict[str, NDArray[Any]] = {"y": done.y if done.y.ndim == 3 else done.y[:, None]}
     have: dict[str, NDArray[Any]] = {"y": y if y.ndim == 3 else y[:, None]}
     for key, array in done.state.items():
         want[key] = np.moveaxis(array, 0, 1).reshape(array.shape[1], 1, -1)
         have[key] = np.moveaxis(final[key], 0, 1).reshape(array.shape[1], 1, -1)
-    return replace(_first_difference("output and final state", want, have, False), runtime=runtime)
-
-
-def _first_difference(label: str, want: Arrays, have: Arrays, backward: bool) -> Finding:
-    """EXACT, or where bits differ first in processing order; parts count in order of computing."""
-    first: tuple[int, int, str, int, int, float] | None = None
-    for rank, part in enumerate(want):
-        differs = want[part].view(np.uint32) != np.ascontiguousarray(have[part]).view(np.uint32)
-        if not differs.any():
-            continue
-        steps = np.flatnonzero(differs.any(axis=(0, 2)))
-        step = int(steps[-1] if backward else steps[0])
-        unit = int(np.flatnonzero(differs[:, step].any(axis=0))[0])
-        size = float(np.abs(want[part].astype(np.float64) - have[part]).max())
-        when = -step if backward else step
-        if first is None or (when, rank) < first[:2]:
-            first = (when, rank, part, step, unit, size)
-    if first is None:
-        return Finding("c99", "exact", label, "EXACT", True)
-    _, _, part, step, unit, size = first
-    return Finding("c99", "exact", label, "EXACT", False, size, 0.0, part, step, unit)
+    depth = sum(1 for _ in walk(model.layers))
+    subject = Subject(runtime, "exact", "output and final state", "", depth)
+    errors = {part: bits(want[part], have[part]) for part in want}
+    return subject.finding(errors, "EXACT", cause="inherited" if inherits else "own")

@@ -33,7 +33,7 @@ from ifgo.reference import truth
 from ifgo.reference.interpret import Execution
 from ifgo.states import State
 from ifgo.verification import bounds, compare
-from ifgo.verification.report import Finding
+from ifgo.verification.findings import Finding, Subject, within
 
 RUNTIME: Final = "onnxruntime"
 
@@ -69,16 +69,19 @@ def against_truth(model: Model, x: NDArray[Any], start: State, done: Execution) 
         place = Path(folder)
         for k, layer in enumerate(model.recurrent):
             for d, (direction, cell) in enumerate(layer.cells.items()):
-                label = layer.name if layer.directions == 1 else f"{layer.name} {direction}"
+                shown = "" if layer.directions == 1 else direction
+                backward = direction == "backward"
+                subject = Subject(RUNTIME, "truth", layer.name, shown, k, backward)
                 try:
                     seen = done.traces[layer.name][direction]["x"]
                     state = (start[f"h{k}"][d], start[f"c{k}"][d])
-                    pairs = stepped(cell, seen, state, direction == "backward", place)
+                    pairs = stepped(cell, seen, state, backward, place)
                     steps = np.maximum(pairs["h"][1].max(axis=2), pairs["c"][1].max(axis=2))
                     injected += float(steps.max(axis=0).sum())
-                    findings.append(_stepped_finding(label, pairs))
+                    errors = {part: within(*pair) for part, pair in pairs.items()}
+                    findings.append(subject.finding(errors, "local bound"))
                 except UnsupportedError as error:
-                    findings.append(Finding(RUNTIME, "truth", label, "", True, note=str(error)))
+                    findings.append(subject.silent(str(error)))
         findings.append(_whole(model, x, start, done, injected, place))
     return findings
 
@@ -118,14 +121,6 @@ def stepped(
             found[part][:, t], limit[part][:, t] = difference, bound
         h, c = h_new, c_new
     return {part: (found[part], limit[part]) for part in found}
-
-
-def _stepped_finding(label: str, pairs: dict[str, tuple[Any, Any]]) -> Finding:
-    difference, bound, part, step, unit = compare.worst(pairs)
-    holds = all(bool((a <= b).all()) for a, b in pairs.values())
-    return Finding(
-        RUNTIME, "truth", label, "local bound", holds, difference, bound, part, step, unit
-    )
 
 
 def amplification(model: Model, x: NDArray[Any], start: State) -> float:
