@@ -36,7 +36,7 @@ BLOCK: Final = 8
 """Rows that `affine` computes at once: their sums stay in registers while one input is read."""
 
 UNROLL: Final = 4
-"""Columns that its inner loop takes at a time."""
+"""Columns that its inner loop takes at a time, a power of 2."""
 
 Run = list[Elementwise | Probe]
 Single = Affine | Gather | Softmax | Differs | Normalise
