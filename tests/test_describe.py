@@ -166,6 +166,7 @@ def test_facts() -> None:
                 "detail": "",
             },
         ],
+        "state_inputs": [],
         "outputs": [{"name": "y", "role": "sequence"}],
         "parameters": 2121,
         "macs_per_step": 1928,
@@ -192,7 +193,7 @@ def test_facts_of_tokens_outputs_and_provenance() -> None:
     }
     assert facts["outputs"] == [
         {"name": "scores", "role": "last"},
-        {"name": "state", "role": "h_n"},
+        {"name": "state", "role": "h_n", "states": ["encoder[0].h"], "layout": None},
     ]
     assert (facts["framework"], facts["notes"]) == ("onnx", ["folded a Squeeze"])
     assert [layer["output"] for layer in facts["layers"]] == [

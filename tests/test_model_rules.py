@@ -350,7 +350,7 @@ def test_outputs_that_do_not_fit(layers: Any, outputs: Any, message: str) -> Non
         (lambda: StateInput("s", (("a", "h"),)), "slots[0] is ('a', 'h'), expected StateSlot"),
         (
             lambda: Output("hidden"),
-            "role is 'hidden', expected one of 'sequence', 'last', 'h_n', 'c_n'",
+            "role is 'hidden', expected one of 'sequence', 'last', 'h_n', 'c_n', 'state'",
         ),
         (lambda: Output("h_n", "h", "lstm"), "layers is 'lstm', expected a tuple (a string, ...)"),
         (lambda: Output("h_n", "h", (1,)), "layers[0] is 1, expected a string"),

@@ -6,7 +6,7 @@ from io import StringIO
 from typing import Any
 
 from ifgo.layers import HiddenAsSequence, Layer, Recurrent
-from ifgo.model import FeatureInput, Model, TokenInput
+from ifgo.model import FeatureInput, Model, Output, StateInput, TokenInput
 from ifgo.text import escape
 
 
@@ -40,7 +40,13 @@ def describe(model: Model) -> dict[str, Any]:
             "source_axes": entry.axes,
         },
         "layers": layers,
-        "outputs": [{"name": o.name, "role": o.role} for o in model.outputs],
+        "state_inputs": [
+            {"name": e.name, **_packed(e)} for e in model.inputs if isinstance(e, StateInput)
+        ],
+        "outputs": [
+            {"name": o.name, "role": o.role, **(_packed(o) if o.states else {})}
+            for o in model.outputs
+        ],
         "parameters": model.parameters,
         "macs_per_step": model.macs,
         "streamable": model.streamable,
@@ -48,6 +54,12 @@ def describe(model: Model) -> dict[str, Any]:
         "framework": model.provenance.framework,
         "notes": list(model.provenance.notes),
     }
+
+
+def _packed(entry: StateInput | Output) -> dict[str, Any]:
+    """The states of a tensor, in order, and its axes where they are not the usual ones."""
+    slots = entry.states if isinstance(entry, Output) else entry.slots
+    return {"states": [f"{s.layer}.{s.part}" for s in slots], "layout": entry.layout or None}
 
 
 def _domains(model: Model) -> list[str]:
@@ -106,5 +118,9 @@ def table(model: Model, *, width: int = 100) -> str:
         if model.streamable
         else f"not streamable, {escape(facts['not_streamable_because'])}",
     ]
+    for entry in (*facts["state_inputs"], *facts["outputs"]):
+        if entry.get("layout"):
+            held = f"{escape(entry['name'])} holds {escape(', '.join(entry['states']))}"
+            lines.append(f"{held} as ({', '.join(entry['layout'].split())})")
     body = "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
     return body.lstrip("\n") + "\n\n" + "\n".join(lines)

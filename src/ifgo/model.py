@@ -14,6 +14,15 @@ from ifgo.activations import Activation
 from ifgo.cell import Array, LayerNorm, LSTMCell, MatrixNorm
 from ifgo.errors import ModelError, UnsupportedError
 from ifgo.fields import check_fields
+from ifgo.interface import (
+    Axes,
+    FeatureInput,
+    LengthsInput,
+    Output,
+    StateInput,
+    StateSlot,
+    TokenInput,
+)
 from ifgo.layers import (
     ActivationLayer,
     BatchNorm,
@@ -33,6 +42,7 @@ from ifgo.layers import (
     TrainingFacts,
     cast,
 )
+from ifgo.packing import Packing
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -42,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Activation",
     "ActivationLayer",
+    "Axes",
     "BatchNorm",
     "Dense",
     "Dropout",
@@ -69,82 +80,6 @@ __all__ = [
     "TokenInput",
     "TrainingFacts",
 ]
-
-Axes = Literal["BT", "TB", "T"]
-"""How the source lays out batch and time; ifgo itself always takes (B, T, ·)."""
-
-
-@dataclass(frozen=True)
-class FeatureInput:
-    """Real features: (B, T, size) in ifgo; `axes` is the order of B and T in the source."""
-
-    size: int
-    name: str = "x"
-    axes: Axes = "BT"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class TokenInput:
-    """Token ids in [0, vocabulary): (B, T) in ifgo; the first layer is then an Embedding."""
-
-    vocabulary: int
-    name: str = "x"
-    axes: Axes = "BT"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class LengthsInput:
-    """Length of each sequence, (B,) integers in [0, T]."""
-
-    name: str = "lengths"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class StateSlot:
-    """One state of one recurrent layer: part "h" (D, B, P) or "c" (D, B, H)."""
-
-    layer: str
-    part: Literal["h", "c"]
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class StateInput:
-    """Initial states the caller gives, packed along the leading axis in the order of `slots`."""
-
-    name: str
-    slots: tuple[StateSlot, ...]
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class Output:
-    """One result, in the order the source lists them.
-
-    role: "sequence" (B, T, ·) or "last" (B, ·): the end of the chain; "h_n" or "c_n": the final
-    states of `layers`, packed along the leading axis.
-    """
-
-    role: Literal["sequence", "last", "h_n", "c_n"]
-    name: str = "y"
-    layers: tuple[str, ...] = ()
-    axes: Axes = "BT"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -423,6 +358,7 @@ class _Check:
                         expected="each state in one slot only",
                     )
                 given.add((slot.layer, slot.part))
+            self.packed(f"input {entry.name!r}", entry.slots, entry.layout)
         for name, layer in named.items():
             fed = sum(owner == name for owner, _ in given)
             if fed != (2 if layer.initial.kind == "input" else 0):
@@ -438,30 +374,67 @@ class _Check:
         end = "last" if self.model.ends_in_vector else "sequence"
         _require_unique([output.name for output in self.model.outputs], "outputs")
         for output in self.model.outputs:
-            if output.role in ("h_n", "c_n"):
-                unknown = [name for name in output.layers if name not in named]
-                if unknown or not output.layers:
-                    raise ModelError(
-                        f"output {output.name!r} gives {output.role} of "
-                        + (repr(unknown[0]) if unknown else "no layer"),
-                        expected=_recurrent_words(named),
-                    )
-                if len(set(output.layers)) != len(output.layers):
-                    twice = next(n for n in output.layers if output.layers.count(n) > 1)
-                    raise ModelError(
-                        f"output {output.name!r} gives {output.role} of {twice!r} twice",
-                        expected="each layer once",
-                    )
-            elif output.layers:
+            what = f"output {output.name!r}"
+            if output.layers and output.role not in ("h_n", "c_n"):
                 raise ModelError(
-                    f"output {output.name!r} has role {output.role!r} and names layers",
+                    f"{what} has role {output.role!r} and names layers",
                     expected="layers for the roles 'h_n' and 'c_n' only",
                 )
-            elif output.role != end:
+            if output.slots and output.role != "state":
                 raise ModelError(
-                    f"output {output.name!r} has role {output.role!r}",
-                    expected=f"{end!r}, the chain ends in a {end.replace('last', 'vector')}",
+                    f"{what} has role {output.role!r} and names slots",
+                    expected="slots for the role 'state' only",
                 )
+            if output.role in ("sequence", "last"):
+                if output.role != end:
+                    raise ModelError(
+                        f"{what} has role {output.role!r}",
+                        expected=f"{end!r}, the chain ends in a {end.replace('last', 'vector')}",
+                    )
+                if output.layout:
+                    raise ModelError(
+                        f"{what} has role {output.role!r} and a layout",
+                        expected="a layout for final states only",
+                    )
+                continue
+            names = [slot.layer for slot in output.states]
+            unknown = [name for name in names if name not in named]
+            if unknown or not names:
+                raise ModelError(
+                    f"{what} gives {output.role} of "
+                    + (repr(unknown[0]) if unknown else "no layer"),
+                    expected=_recurrent_words(named),
+                )
+            for k, slot in enumerate(output.states):
+                if slot in output.states[:k]:
+                    part = f"state {slot.part}" if output.role == "state" else output.role
+                    raise ModelError(
+                        f"{what} gives {part} of {slot.layer!r} twice", expected="each layer once"
+                    )
+            self.packed(what, output.states, output.layout)
+
+    def packed(self, what: str, slots: tuple[StateSlot, ...], layout: str) -> None:
+        """A layout that is given fits the states it holds."""
+        if not layout:
+            return
+        layers = {layer.name: layer for layer in self.model.recurrent}
+        widths = {
+            layers[s.layer].cell.output_size if s.part == "h" else layers[s.layer].hidden_size
+            for s in slots
+        }
+        rows = sum(layers[slot.layer].directions for slot in slots)
+        packing = Packing.parse(layout)
+        if len(widths) > 1:
+            raise ModelError(
+                f"{what} packs states of widths {sorted(widths)} as {layout!r}",
+                expected="one width in one tensor",
+            )
+        batched = self.model.input.axes != "T"
+        if packing.rows != rows or packing.batched != batched:
+            raise ModelError(
+                f"{what} packs {rows} rows as {layout!r}",
+                expected=f"numbers whose product is {rows}, {'with' if batched else 'without'} B",
+            )
 
 
 def _require_unique(names: list[str], what: str) -> None:

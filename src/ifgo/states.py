@@ -12,9 +12,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ifgo.errors import UsageError
+from ifgo.errors import ModelError, UsageError
 from ifgo.layers import Recurrent
-from ifgo.model import Model
+from ifgo.model import Model, StateInput, StateSlot
+from ifgo.packing import Packing
 from ifgo.text import cut, listed
 
 State = dict[str, NDArray[Any]]
@@ -94,6 +95,64 @@ def check_shape(model: Model, batch: int, key: str, shape: tuple[int, ...]) -> N
             f"state {key} (layer {dict(_owners(model))[key].name}) has shape {shape}",
             expected=f"{wanted[key]}: directions, batch, width",
         )
+
+
+def from_inputs(model: Model, tensors: Mapping[str, ArrayLike]) -> State:
+    """The state that tensors hold which are laid out as the StateInputs of those names say.
+
+    Raises UsageError on a name that is no StateInput, or a tensor of another shape.
+    """
+    entries = {entry.name: entry for entry in model.inputs if isinstance(entry, StateInput)}
+    found: State = {}
+    for name, tensor in tensors.items():
+        if name not in entries:
+            raise UsageError(
+                f"the model has no state input {name!r}",
+                expected="one of " + ", ".join(map(repr, entries)) if entries else "no tensor",
+            )
+        entry = entries[name]
+        counts, units, packing = _packing(model, entry.slots, entry.layout)
+        try:
+            rows = packing.unpack(as_array(tensor, f"state input {name!r}"), units)
+        except ModelError as error:
+            raise UsageError(
+                f"state input {name!r} {error.what}", expected=error.expected
+            ) from None
+        start = 0
+        for slot, count in zip(entry.slots, counts, strict=True):
+            found[key(model, slot)] = rows[start : start + count]
+            start += count
+    return found
+
+
+def to_outputs(model: Model, state: State) -> dict[str, NDArray[Any]]:
+    """Name → tensor of every output that holds final states, laid out as the output says."""
+    found: dict[str, NDArray[Any]] = {}
+    for output in model.outputs:
+        if output.states:
+            _, _, packing = _packing(model, output.states, output.layout)
+            rows = np.concatenate([state[key(model, slot)] for slot in output.states])
+            found[output.name] = packing.pack(rows)
+    return found
+
+
+def key(model: Model, slot: StateSlot) -> str:
+    """The key of one state: "h0" for part h of the first recurrent layer."""
+    names = [layer.name for layer in model.recurrent]
+    return f"{slot.part}{names.index(slot.layer)}"
+
+
+def _packing(
+    model: Model, slots: tuple[StateSlot, ...], layout: str
+) -> tuple[list[int], int, Packing]:
+    """Directions of each slot, their width, and how one tensor holds them."""
+    layers = {layer.name: layer for layer in model.recurrent}
+    counts = [layers[slot.layer].directions for slot in slots]
+    first = layers[slots[0].layer]
+    units = first.cell.output_size if slots[0].part == "h" else first.hidden_size
+    if layout:
+        return counts, units, Packing.parse(layout)
+    return counts, units, Packing.usual(sum(counts), batched=model.input.axes != "T")
 
 
 def as_array(value: ArrayLike, what: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ifgo import states
 from ifgo.activations import LINEAR, SIGMOID, SOFTMAX, Activation
 from ifgo.cell import LSTMCell
 from ifgo.layers import (
@@ -161,13 +162,11 @@ def random_model(seed: int) -> Model:
 
 def expected(model: Model, result: truth.Result) -> list[Any]:
     """The outputs as the file lays them out."""
-    keys = {layer.name: k for k, layer in enumerate(model.recurrent)}
+    packed = states.to_outputs(model, result.state)
     found: list[Any] = []
     for output in model.outputs:
-        if output.layers:
-            parts = [result.state[f"{output.role[0]}{keys[name]}"] for name in output.layers]
-            value = np.concatenate(parts)
-            found.append(value[:, 0] if output.axes == "T" else value)
+        if output.states:
+            found.append(packed[output.name])
         elif output.role == "last":
             found.append(result.y[0] if output.axes == "T" else result.y)
         elif output.axes == "T":

@@ -226,7 +226,8 @@ def test_batchwise_states_as_inputs(tmp_path: Path) -> None:
     made = one_lstm({"layout": 1}, inputs="x W R B - h c", free=free)
     model = room.read(save(made, tmp_path))
     assert model.recurrent[0].initial.kind == "input"
-    assert "input h has shape (?, 1, 4) in the file" in model.provenance.notes
+    assert [entry.layout for entry in model.inputs[1:]] == ["B 1 H", "B 1 H"]  # type: ignore[union-attr]
+    assert [output.layout for output in model.outputs] == ["", "B 1 H", "B 1 H"]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])

@@ -133,14 +133,29 @@ CASES: dict[str, Case] = {
             out={"y": ["T", "B", 4], "half": [1, "B", 2]},
         ),
         U,
-        "output 'half' holds the final states in another order or in part, expected (layers · "
-        "directions, batch, units)",
+        "output 'half' holds the final states in another order or in part, expected whole states, "
+        "each once, along axes of their own",
     ),
-    "mixed states": (
-        after(node("Concat", "Y_h Y_c", "out", axis=0), out={"out": [2, "B", UNITS]}),
+    "units in another order": (
+        after(
+            node("Slice", "Y_h last first k2 back", "turned"),
+            SQUEEZED,
+            out={"y": ["T", "B", 4], "turned": [1, "B", UNITS]},
+            constants={"last": ints(-1), "first": ints(-9), "back": ints(-1)},
+        ),
         U,
-        "output 'out' holds cell states and hidden states, expected the end of the chain, final "
-        "hidden states, or final cell states",
+        "output 'turned' holds the final states in another order or in part, expected whole "
+        "states, each once, along axes of their own",
+    ),
+    "one state twice": (
+        after(
+            node("Concat", "Y_h Y_h", "twice", axis=0),
+            SQUEEZED,
+            out={"y": ["T", "B", 4], "twice": [2, "B", UNITS]},
+        ),
+        U,
+        "output 'twice' holds the final states in another order or in part, expected whole states, "
+        "each once, along axes of their own",
     ),
     "input as output": (
         lambda: graph(

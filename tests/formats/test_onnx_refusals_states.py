@@ -186,8 +186,8 @@ CASES: dict[str, Case] = {
             lstm="x W R B - h c",
         ),
         U,
-        "input 's' does not pack whole states one after another, expected (layers · directions, "
-        "batch, units), every part used once. Pass h_0 and c_0 as inputs of their own",
+        "input 's' does not pack whole states, expected whole states along axes of their own, "
+        "every part used once. Pass h_0 and c_0 as inputs of their own",
     ),
     "units and batch mixed": (
         lambda: chain(
@@ -212,14 +212,14 @@ CASES: dict[str, Case] = {
             lstm="x W R B - s c",
         ),
         U,
-        "input 's' does not pack whole states one after another, expected (layers · directions, "
-        "batch, units), every part used once. Pass h_0 and c_0 as inputs of their own",
+        "input 's' does not pack whole states, expected whole states along axes of their own, "
+        "every part used once. Pass h_0 and c_0 as inputs of their own",
     ),
     "overlapping states": (
         plain(inputs="x W R B - s s", free={"s": [1, "B", UNITS]}),
         U,
-        "input 's' does not pack whole states one after another, expected (layers · directions, "
-        "batch, units), every part used once. Pass h_0 and c_0 as inputs of their own",
+        "input 's' does not pack whole states, expected whole states along axes of their own, "
+        "every part used once. Pass h_0 and c_0 as inputs of their own",
     ),
     "unused part of a state": (
         lambda: chain(
@@ -234,8 +234,8 @@ CASES: dict[str, Case] = {
             lstm="x W R B - h c",
         ),
         U,
-        "input 's' does not pack whole states one after another, expected (layers · directions, "
-        "batch, units), every part used once. Pass h_0 and c_0 as inputs of their own",
+        "input 's' does not pack whole states, expected whole states along axes of their own, "
+        "every part used once. Pass h_0 and c_0 as inputs of their own",
     ),
     "huge state": (
         plain(inputs="x W R B - h c", free={"h": [1, 2**20, 2**10], "c": [1, "B", UNITS]}),

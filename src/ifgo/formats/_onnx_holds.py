@@ -73,7 +73,7 @@ def _whole(model: Model, found: Findings) -> None:
         for e in model.inputs
         if isinstance(e, StateInput)
     ]
-    packs += [(f"output {o.name}", list(o.layers)) for o in model.outputs if o.layers]
+    packs += [(f"output {o.name}", [s.layer for s in o.states]) for o in model.outputs]
     for what, names in packs:
         if len({widths[name] for name in names}) > 1:
             found.refused.append(f"{what}: states of different widths in one tensor")

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, cast
-
-import numpy as np
+from typing import cast
 
 from ifgo import limits
 from ifgo.errors import UnsupportedError
-from ifgo.formats._onnx_chain import Chain, Slot, Stream
+from ifgo.formats._onnx_chain import Chain, Stream
 from ifgo.formats._onnx_file import Graph, printable, quoted
-from ifgo.formats._onnx_value import Axis, Labels, Value, words
+from ifgo.formats._onnx_packed import label, state_input, state_output
+from ifgo.formats._onnx_value import Axis, Labels, Value
 from ifgo.formats._onnx_walk import Walk
 from ifgo.layers import Embedding, Layer, Recurrent, Residual
 from ifgo.model import (
@@ -24,7 +23,6 @@ from ifgo.model import (
     Output,
     Provenance,
     StateInput,
-    StateSlot,
     TokenInput,
 )
 
@@ -77,14 +75,15 @@ def assemble(graph: Graph, walk: Walk, path: str) -> Model:
     outputs: list[Output] = []
     for result in results:
         if result in states:
-            outputs.append(_state_output(walk.chain, result, names))
+            value, streams = result.value, result.streams
+            outputs.append(state_output(walk.chain, result.name, value, streams, names))
         else:
             outputs.append(_main_output(walk.chain, result, end))
     sources: dict[str, str] = {}
     built = tuple(_named(stream, names, sources, "") for stream in layers)
     entry = _main_input(walk.chain, end.path, built[0])
     return Model(
-        inputs=(entry, *_side_inputs(walk.chain, names)),
+        inputs=(entry, *_side_inputs(walk.chain, names, batched=entry.axes != "T")),
         layers=built,
         outputs=tuple(outputs),
         provenance=Provenance(
@@ -105,7 +104,7 @@ def _result(walk: Walk, name: str) -> _Result:
         )
     streams = walk.chain.streams(value)
     kinds = {stream.kind for stream in streams}
-    if not (kinds <= {"h"} or kinds <= {"c"} or kinds <= {"sequence"} or kinds <= {"vector"}):
+    if not (kinds <= {"h", "c"} or kinds <= {"sequence"} or kinds <= {"vector"}):
         raise UnsupportedError(
             f"output {quoted(name)} holds {' and '.join(_KINDS[kind] for kind in sorted(kinds))}",
             expected="the end of the chain, final hidden states, or final cell states",
@@ -170,7 +169,7 @@ def _named(stream: Stream, names: dict[Stream, str], sources: dict[str, str], pr
 def _main_output(chain: Chain, result: _Result, end: Stream) -> Output:
     value = chain.layout(result.value)[1]
     order = _roles(value.axes)
-    name = _label(result.name, "y")
+    name = label(result.name, "y")
     letters = "".join(role[0].upper() for role in order)
     if end.kind == "vector":
         letters = "BT" if letters == "B" else "T"
@@ -179,32 +178,6 @@ def _main_output(chain: Chain, result: _Result, end: Stream) -> Output:
         _note_layout(chain, "output", result.name, value)
     role = "sequence" if end.kind == "sequence" else "last"
     return Output(role, name, axes=cast(Axes, letters))  # an LSTM has bound them, see assemble
-
-
-def _state_output(chain: Chain, result: _Result, names: dict[Stream, str]) -> Output:
-    owners = [cast(Stream, stream.owner) for stream in result.streams]
-    for owner in owners:
-        if owner not in names:
-            raise UnsupportedError(
-                f"output {quoted(result.name)} is the state of an LSTM beside the chain",
-                expected="LSTM layers one after another",
-                hint="ifgo has no graphs with branches",
-            )
-    whole = np.concatenate([np.arange(s.start, s.start + s.width) for s in result.streams])
-    if not np.array_equal(result.value.data.reshape(-1), whole):
-        raise UnsupportedError(
-            f"output {quoted(result.name)} holds the final states in another order or in part",
-            expected="(layers · directions, batch, units)",
-        )
-    value = result.value
-    labelled = [k for k, labels in enumerate(value.axes) if labels]
-    units = {cast(Recurrent, owner.layer).hidden_size for owner in owners}
-    usual = (labelled or [1]) == [1] and value.rank == 2 + len(labelled)
-    if not usual or {value.data.shape[-1]} != units:
-        _note_layout(chain, "output", result.name, result.value)
-    role: Literal["h_n", "c_n"] = "h_n" if result.streams[0].kind == "h" else "c_n"
-    layers = tuple(names[owner] for owner in owners)
-    return Output(role, _label(result.name, role), layers, "BT" if labelled else "T")
 
 
 def _roles(axes: tuple[Labels, ...]) -> list[str]:
@@ -220,10 +193,6 @@ def _note_layout(chain: Chain, what: str, name: str, value: Value) -> None:
     chain.notes.append(f"{what} {printable(name, 80)} has shape {shape} in the file")
 
 
-def _label(name: str, default: str) -> str:
-    return printable(name, limits.MAX_NAME_CHARS) or default
-
-
 # -- inputs -----------------------------------------------------------------------------------
 
 
@@ -234,7 +203,7 @@ def _main_input(chain: Chain, path: list[Stream], first: Layer) -> FeatureInput 
     axes = tuple(label for labels in chain.entries[root] for label in labels)
     roles = [axis.role or "?" for axis in axes if axis.role != "features"]
     letters = "".join(role[0].upper() for role in roles)
-    name = _label(entry.name, "x")
+    name = label(entry.name, "x")
     order = cast(Axes, letters)  # an LSTM has bound them, see assemble
     _note_frozen(chain, name, axes)
     if root.kind == "tokens":
@@ -253,62 +222,14 @@ def _note_frozen(chain: Chain, name: str, axes: tuple[Axis, ...]) -> None:
         chain.notes.append(f"the file fixes {said} for input {printable(name, 80)}; ifgo does not")
 
 
-def _side_inputs(chain: Chain, names: dict[Stream, str]) -> list[LengthsInput | StateInput]:
+def _side_inputs(
+    chain: Chain, names: dict[Stream, str], *, batched: bool
+) -> list[LengthsInput | StateInput]:
     used = {stream.lengths for stream in names}
     found: list[LengthsInput | StateInput] = []
     for stream in chain.entries:
         if stream in used and stream.entry is not None:
-            found.append(LengthsInput(_label(stream.entry.name, "lengths")))
+            found.append(LengthsInput(label(stream.entry.name, "lengths")))
         elif stream.kind == "given state":
-            found.append(_state_input(chain, stream, names))
+            found.append(state_input(chain, stream, names, batched=batched))
     return found
-
-
-def _state_input(chain: Chain, stream: Stream, names: dict[Stream, str]) -> StateInput:
-    assert stream.entry is not None
-    name = stream.entry.name
-    slots = [s for s in chain.slots if stream.start <= s.ids[0, 0] < stream.start + stream.width]
-    slots.sort(key=lambda slot: int(slot.ids[0, 0]))
-    batch = _batch_axis(chain, stream, slots)
-    if batch is None:
-        raise UnsupportedError(
-            f"input {quoted(name)} does not pack whole states one after another",
-            expected="(layers · directions, batch, units), every part used once",
-            hint="Pass h_0 and c_0 as inputs of their own",
-        )
-    for slot in slots:
-        if slot.recurrent not in names:
-            raise UnsupportedError(
-                f"input {quoted(name)} feeds an LSTM beside the chain",
-                expected="LSTM layers one after another",
-            )
-    shape = stream.entry.shape or ()
-    if batch not in (-1, 1) or len(shape) != (2 if batch == -1 else 3):
-        sizes = ", ".join(words(size) for size in shape)
-        chain.notes.append(f"input {printable(name, 80)} has shape ({sizes}) in the file")
-    return StateInput(
-        _label(name, "state"),
-        tuple(StateSlot(names[slot.recurrent], slot.part) for slot in slots),
-    )
-
-
-def _batch_axis(chain: Chain, stream: Stream, slots: list[Slot]) -> int | None:
-    """The axis of a given state that is its batch, -1 where it has none; None where the slots,
-    one after another, are not all of it."""
-    assert stream.entry is not None
-    axes = chain.entries[stream]
-    sizes = zip(axes, stream.entry.shape or (), strict=True)
-    extents = [1 if labels or not isinstance(n, int) else n for labels, n in sizes]
-    whole = np.arange(stream.start, stream.start + stream.width).reshape(extents)
-    rows = {slot.ids.shape[0] for slot in slots}
-    if len(rows) != 1:
-        return None
-    (count,) = rows
-    have = np.concatenate([slot.ids for slot in slots], axis=1)
-    places = [k for k, labels in enumerate(axes) if labels]
-    if not places and (len(extents) > 2 or count > 1):
-        places = [k for k, extent in enumerate(extents) if extent == count]
-    for place in sorted(places, key=lambda k: k != 1) or [-1]:
-        if np.array_equal(np.moveaxis(whole, place, 0).reshape(count, -1), have):
-            return place
-    return None

@@ -36,6 +36,7 @@ from ifgo.layers import (
     Scale,
 )
 from ifgo.model import FeatureInput, LengthsInput, Model, Output, StateInput
+from ifgo.packing import Packing
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -82,6 +83,7 @@ class _Builder:
         self.outputs: list[ValueInfoProto] = []
         self.taken: set[str] = set()
         self.batched = model.input.axes != "T"
+        self.layers = {layer.name: layer for layer in model.recurrent}
         self.states: dict[tuple[str, str], str] = {}
         self.finals: dict[tuple[str, str], str] = {}
         self.lengths = ""
@@ -195,32 +197,62 @@ class _Builder:
 
     def state_input(self, given: StateInput, name: str) -> None:
         """Cuts a packed state input into the state of each slot, [D, B, H]."""
-        layers = {layer.name: layer for layer in self.model.recurrent}
-        counts = [layers[slot.layer].directions for slot in given.slots]
-        width = layers[given.slots[0].layer].hidden_size
-        batch: list[int | str] = ["B"] if self.batched else []
-        self.inputs.append(self.info(name, [sum(counts), *batch, width], self.dtype))
-        whole = name if self.batched else self.op("Unsqueeze", name, self.numbers(1))
-        start = 0
+        counts = [self.layers[slot.layer].directions for slot in given.slots]
+        units = self.layers[given.slots[0].layer].hidden_size
+        packing = self.packing(given.layout, sum(counts))
+        self.inputs.append(self.info(name, packing.shape(units, "B"), self.dtype))
+        rows, start = self.unpack(packing, name, units), 0
         for slot, count in zip(given.slots, counts, strict=True):
-            part = whole
+            part = rows
             if len(counts) > 1:
                 ends = (self.numbers(n) for n in (start, start + count, 0))
-                part = self.op("Slice", whole, *ends, name=f"initial_{slot.part}")
+                part = self.op("Slice", rows, *ends, name=f"initial_{slot.part}")
             self.states[slot.layer, slot.part] = part
             start += count
+
+    def packing(self, layout: str, rows: int) -> Packing:
+        """How a tensor holds `rows` states; along its leading axis where no layout says."""
+        if layout:
+            return Packing.parse(layout)
+        return Packing.usual(rows, batched=self.batched)
+
+    def unpack(self, packing: Packing, name: str, units: int) -> str:
+        """The rows [R, B, H] of a packed tensor."""
+        value = name
+        atoms, order = packing.atoms, packing.order
+        apart = [{"B": -1, "H": units}.get(str(atom), atom) for atom in atoms]
+        if any(len(axis) > 1 for axis in packing.axes):
+            value = self.op("Reshape", value, self.numbers(*map(int, apart)))
+        if order != list(range(len(atoms))):
+            value = self.op("Transpose", value, perm=order)
+        if len(atoms) != 3 or not packing.batched:
+            batch = -1 if packing.batched else 1
+            value = self.op("Reshape", value, self.numbers(packing.rows, batch, units))
+        return value
+
+    def pack(self, packing: Packing, rows: str, units: int) -> str:
+        """A tensor made of rows [R, B, H]."""
+        value, atoms, order = rows, packing.atoms, packing.order
+        apart = [{"B": -1, "H": units}.get(str(atoms[k]), atoms[k]) for k in order]
+        if len(atoms) != 3 or not packing.batched:
+            value = self.op("Reshape", value, self.numbers(*map(int, apart)))
+        if order != list(range(len(atoms))):
+            value = self.op("Transpose", value, perm=[order.index(k) for k in range(len(atoms))])
+        if any(len(axis) > 1 for axis in packing.axes):
+            value = self.op("Reshape", value, self.numbers(*packing.shape(units, -1)))
+        return value
 
     def output(self, output: Output, name: str) -> None:
         """Ends the graph with one result, in the axes that it names."""
         sizes = self.model.sizes()
         batch: list[int | str] = ["B"] if self.batched else []
-        if output.role in ("h_n", "c_n"):
-            layers = {layer.name: layer for layer in self.model.recurrent}
-            parts = [self.finals[layer, output.role[0]] for layer in output.layers]
+        if output.states:
+            parts = [self.finals[slot.layer, slot.part] for slot in output.states]
             value = parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=0)
-            value = value if self.batched else self.op("Squeeze", value, self.numbers(1))
-            count = sum(layers[layer].directions for layer in output.layers)
-            shape = [count, *batch, layers[output.layers[0]].hidden_size]
+            count = sum(self.layers[slot.layer].directions for slot in output.states)
+            units = self.layers[output.states[0].layer].hidden_size
+            packing = self.packing(output.layout, count)
+            value, shape = self.pack(packing, value, units), packing.shape(units, "B")
         elif output.role == "last":
             value = self.value if self.batched else self.op("Squeeze", self.value, self.numbers(0))
             shape = [*batch, sizes[-1]]

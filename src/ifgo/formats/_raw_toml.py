@@ -27,7 +27,7 @@ from ifgo.layers import (
     Layer,
     RepeatVector,
 )
-from ifgo.model import Axes, FeatureInput, Output
+from ifgo.model import Axes, FeatureInput, Output, StateSlot
 from ifgo.text import cut, quote
 
 Part = TypeVar("Part")
@@ -108,7 +108,10 @@ def render(sheet: Sheet) -> str:
         lines += ["", "[[layer]]", *_pairs(kind=layer.kind, name=layer.name, **_facts(layer))]
     for out in sheet.outputs:
         facts = {"role": out.role, "name": out.name, "axes": out.axes}
-        lines += ["", "[[output]]", *_pairs(**facts, layers=out.layers or None)]
+        slots = tuple(f"{slot.part} {slot.layer}" for slot in out.slots)
+        packed = {"layers": out.layers, "slots": slots, "layout": out.layout}
+        facts |= {key: value for key, value in packed.items() if value}
+        lines += ["", "[[output]]", *_pairs(**facts)]
     return "\n".join(lines) + "\n"
 
 
@@ -226,13 +229,29 @@ def _activation(table: _Table) -> Activation:
 
 
 def _output(place: str, values: dict[str, Any]) -> Output:
-    table = _Table(place, values, ("role", "name", "axes", "layers"))
+    table = _Table(place, values, ("role", "name", "axes", "layers", "slots", "layout"))
     return Output(
-        table.choice("role", ("sequence", "last", "h_n", "c_n")),
+        table.choice("role", ("sequence", "last", "h_n", "c_n", "state")),
         table.text("name"),
         table.strings("layers") if "layers" in values else (),
         table.choice("axes", get_args(Axes)),
+        _slots(table) if "slots" in values else (),
+        table.text("layout") if "layout" in values else "",
     )
+
+
+def _slots(table: _Table) -> tuple[StateSlot, ...]:
+    """Final states as written: "h lstm0", "c lstm0"."""
+    found: list[StateSlot] = []
+    for text in table.strings("slots"):
+        part, _, layer = text.partition(" ")
+        if part not in ("h", "c") or not layer:
+            raise FormatError(
+                f"{FILE}: {table.path('slots')} holds {text[:60]!r}",
+                expected="'h' or 'c', a blank, and the name of a layer",
+            )
+        found.append(StateSlot(layer, "h" if part == "h" else "c"))
+    return tuple(found)
 
 
 class _Table:
