@@ -23,8 +23,9 @@ from onnx_cases import (
 )
 from onnx_models import lstm
 
+import ifgo
 from ifgo import states
-from ifgo.errors import ModelError, UnsupportedError, UsageError
+from ifgo.errors import FormatError, ModelError, UnsupportedError, UsageError
 from ifgo.formats import onnx as room
 from ifgo.layers import InitialState, Recurrent
 from ifgo.model import FeatureInput, Model, Output, StateInput, StateSlot
@@ -292,4 +293,29 @@ def test_widths_that_differ() -> None:
         Model((FeatureInput(3), StateInput("s", slots, "B 4*H")), tuple(made))
     assert str(caught.value) == (
         "input 's' packs states of widths [4, 5] as 'B 4*H', expected one width in one tensor"
+    )
+
+
+def test_a_raw_folder_keeps_layouts(tmp_path: Path) -> None:
+    """Final states of a model whose initial ones are zero."""
+    layers = (lstm("a", 3, 4), lstm("b", 4, 4))
+    slots = tuple(StateSlot(n, p) for n in "ab" for p in ("h", "c"))  # type: ignore[arg-type]
+    made = Model(
+        (FeatureInput(3),),
+        layers,
+        (
+            Output("sequence"),
+            Output("state", "s", slots=slots, layout="B 2 H 2"),
+            Output("c_n", "c", ("b",), layout="B H"),
+        ),
+    )
+    ifgo.save(made, tmp_path / "folder", "raw")
+    assert ifgo.load(tmp_path / "folder").outputs == made.outputs
+    sheet = tmp_path / "folder" / "model.toml"
+    sheet.write_text(sheet.read_text().replace('"c b"', '"g b"'))
+    with pytest.raises(FormatError) as caught:
+        ifgo.load(tmp_path / "folder")
+    assert str(caught.value) == (
+        f"{tmp_path / 'folder'}: model.toml: output[1].slots holds 'g b', expected 'h' or 'c', a "
+        "blank, and the name of a layer"
     )

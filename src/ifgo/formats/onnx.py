@@ -4,7 +4,8 @@ Reading is a symbolic walk: constants are folded, what moves elements is followe
 element, everything else is a layer or is refused by name with its node. SPEC.md 1.3, 2.5. Beside
 this file: _onnx_file (untrusted bytes to plain data), _onnx_value, _onnx_arguments and _onnx_fold
 (values and folding), _onnx_chain with _onnx_layers, _onnx_time, _onnx_lstm and _onnx_states (what
-becomes a layer), _onnx_walk, _onnx_model with _onnx_packed (the result), _onnx_holds and _onnx_write.
+becomes a layer), _onnx_walk, _onnx_model with _onnx_packed (the result), _onnx_holds and
+_onnx_write.
 """
 
 from __future__ import annotations
