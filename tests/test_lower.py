@@ -138,13 +138,6 @@ def test_a_flatten_takes_one_length_only(on: str) -> None:
         )
 
 
-def test_go_backwards_refuses_lengths_as_truth_does() -> None:
-    model = chain(Recurrent("r", cell(), go_backwards=True))
-    for on in ("truth", "exact"):
-        with pytest.raises(UnsupportedError, match=r"^layer r: go_backwards reverses the whole"):
-            model.run(draw(2, 4, 3), lengths=[4, 2], on=on)
-
-
 @pytest.mark.parametrize("value", [0.0, 0.1])
 def test_masking_compares_float32_values(value: float) -> None:
     x = draw(1, 6, 3)

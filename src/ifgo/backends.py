@@ -10,26 +10,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ifgo import limits, states
-from ifgo.errors import UnsupportedError, UsageError
-from ifgo.model import FeatureInput, Model, Recurrent, Residual, TokenInput, walk
+from ifgo.errors import UsageError
+from ifgo.model import FeatureInput, Model, TokenInput
 from ifgo.states import State
 
-Backend = Callable[[Model, NDArray[Any], State], tuple[NDArray[Any], State]]
-"""(model, x (B, T, I) or tokens (B, T), complete state) → (y, final state); all T alike."""
+Lengths = NDArray[np.intp] | None
+Backend = Callable[[Model, NDArray[Any], State, Lengths], tuple[NDArray[Any], State]]
+"""(model, x (B, T, I) or tokens (B, T), complete state, lengths (B,) or None: T each) →
+(y, final state)."""
 
 
-def _exact(model: Model, x: NDArray[Any], state: State) -> tuple[NDArray[Any], State]:
+def _exact(
+    model: Model, x: NDArray[Any], state: State, lengths: Lengths
+) -> tuple[NDArray[Any], State]:
     from ifgo.lower import lower
     from ifgo.reference.interpret import execute
 
-    done = execute(lower(model), x, state)
+    done = execute(lower(model, lengths=lengths is not None), x, state, lengths)
     return done.y, dict(done.state)
 
 
-def _c99(model: Model, x: NDArray[Any], state: State) -> tuple[NDArray[Any], State]:
+def _c99(
+    model: Model, x: NDArray[Any], state: State, lengths: Lengths
+) -> tuple[NDArray[Any], State]:
     from ifgo.targets.c99 import run_model
 
-    return run_model(model, x, state)
+    return run_model(model, x, state, lengths)
 
 
 BACKENDS: Final[dict[str, Backend]] = {"exact": _exact, "c99": _c99}
@@ -49,7 +55,7 @@ def backend(on: str) -> Backend:
         from ifgo.targets import cortex_m
 
         board = cortex_m.find_board(on.removeprefix(EMULATED))
-        return lambda model, x, state: cortex_m.run_model(model, x, state, board)
+        return lambda model, x, state, lengths: cortex_m.run_model(model, x, state, board, lengths)
     raise UsageError(f"unknown backend {on!r}", expected="one of " + ", ".join(NAMES))
 
 
@@ -58,7 +64,7 @@ class Prepared:
     """Checked input. x: (B, T, I) float32, or tokens (B, T); unbatched: the caller gave no B."""
 
     x: NDArray[Any]
-    lengths: NDArray[np.intp] | None
+    lengths: Lengths
     unbatched: bool
 
 
@@ -85,10 +91,7 @@ def run(
         y, final = result.y, result.state
     else:
         start = states.complete(model, batch, state, np.float32)
-        if ready.lengths is None:
-            y, final = chosen(model, ready.x, start)
-        else:
-            y, final = _by_length(model, ready, start, chosen)
+        y, final = chosen(model, ready.x, start, ready.lengths)
     return (y[0] if ready.unbatched else y), final
 
 
@@ -168,9 +171,7 @@ def _tokens(array: NDArray[Any], entry: TokenInput) -> NDArray[np.int32]:
     return array.astype(np.int32)
 
 
-def _lengths(
-    lengths: Sequence[int] | NDArray[Any] | None, x: NDArray[Any]
-) -> NDArray[np.intp] | None:
+def _lengths(lengths: Sequence[int] | NDArray[Any] | None, x: NDArray[Any]) -> Lengths:
     if lengths is None:
         return None
     array = states.as_array(lengths, "lengths")
@@ -181,67 +182,3 @@ def _lengths(
             f"lengths reach from {array.min()} to {array.max()}", expected=f"0 to {steps}"
         )
     return array.astype(np.intp)
-
-
-def _by_length(
-    model: Model, ready: Prepared, start: State, backend: Backend
-) -> tuple[NDArray[Any], State]:
-    """Each length as a batch of its own. Where time reaches the output, padded steps hold what the
-    layers after the last recurrent one make of zeros; length 0 ends in a zero state. Where nothing
-    recurs each step stands alone, padded or not."""
-    assert ready.lengths is not None
-    batch, steps = ready.x.shape[:2]
-    keeps_time = all(layer.signature.split("→")[0] != "vector" for layer in model.layers)
-    keeps_time = keeps_time and not model.ends_in_vector
-    if keeps_time and not model.recurrent:
-        return backend(model, ready.x, start)
-    for layer in model.recurrent:
-        if layer.go_backwards:
-            raise UnsupportedError(
-                "go_backwards reverses the whole input, padding included; lengths cannot apply",
-                where=f"layer {layer.name}",
-                hint="Run each sequence on its own",
-            )
-    if ready.lengths.min() == 0 and not keeps_time:
-        raise UnsupportedError(
-            "a sequence of length 0 has no last step",
-            expected="lengths of 1 or more for a model that turns a sequence into one vector",
-        )
-    final = {key: np.zeros_like(array) for key, array in start.items()}
-    y: NDArray[Any] | None = None
-    if keeps_time:
-        y = np.empty((batch, steps, model.output_size), np.float32)
-        y[:] = _padding(model, backend)
-    for length in np.unique(ready.lengths[ready.lengths > 0]):
-        rows = np.flatnonzero(ready.lengths == length)
-        part = {key: array[:, rows] for key, array in start.items()}
-        got, end = backend(model, ready.x[rows, :length], part)
-        if y is None:
-            y = np.empty((batch, *got.shape[1:]), np.float32)
-        if keeps_time:
-            y[rows, :length] = got
-        else:
-            y[rows] = got
-        for key, array in end.items():
-            final[key][:, rows] = array
-    assert y is not None
-    return y, final
-
-
-def _padding(model: Model, backend: Backend) -> NDArray[Any]:
-    """The output of a padded step: zeros through the layers after the last recurrent one."""
-    last = 0
-    for position, layer in enumerate(model.layers):
-        if any(isinstance(inner, Recurrent) for inner in walk([layer])):
-            if isinstance(layer, Residual):
-                raise UnsupportedError(
-                    "lengths around a recurrent layer inside a residual have no exact form yet",
-                    where=f"layer {layer.name}",
-                    hint="Run each sequence on its own, or on truth",
-                )
-            last = position
-    width, tail = model.sizes()[last], model.layers[last + 1 :]
-    zeros = np.zeros((1, 1, width), np.float32)
-    if not tail:
-        return zeros[0, 0]
-    return backend(Model((FeatureInput(width),), tail), zeros, {})[0][0, 0]

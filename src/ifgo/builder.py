@@ -16,6 +16,7 @@ from ifgo.program import (
     Buffer,
     Elementwise,
     ElementwiseOp,
+    Inside,
     Operand,
     Probe,
     Softmax,
@@ -39,11 +40,16 @@ def constant(value: float, what: str) -> np.float32:
 
 
 class Builder:
-    """Sweeps under construction; instructions go into the open, last one."""
+    """Sweeps under construction; instructions go into the open, last one.
+
+    start: what happens once, before the first sweep.
+    """
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
         self.sweeps: list[Sweep] = [Sweep(None)]
+        self.start = Sweep(1)
+        self.nonempty: View | None = None
 
     @property
     def open(self) -> Sweep:
@@ -68,6 +74,18 @@ class Builder:
     def sequence(self, size: int) -> View:
         """Rows that outlive the open sweep, one per step of it."""
         return View(self.buffer("seq", "sequence", size, rows=self.open.count), 0, size, size)
+
+    def carry(self, size: int) -> View:
+        """A value that the next step finds again, zero where a sequence starts."""
+        return View(self.buffer("carry", "carry", size), 0, size)
+
+    def zero_where_empty(self, state: View) -> None:
+        """Under lengths a sequence of length 0 starts, and so ends, in a zero state."""
+        if self.nonempty is None:
+            self.nonempty = self.scratch("some", 1)
+            self.start.body.append(Inside(self.nonempty))
+        chosen = Elementwise("select", state, state, np.float32(0.0), condition=self.nonempty)
+        self.start.body.append(chosen)
 
     def matrix(self, stem: str, array: F32, layer: Layer, field: str) -> Buffer:
         """A weight that is float32 already; 2-d arrays keep their rows."""

@@ -32,27 +32,34 @@ from ifgo.model import (
     Scale,
     TokenInput,
 )
-from ifgo.program import F32, Affine, Buffer, Differs, Gather, Program, View
+from ifgo.program import F32, Affine, Buffer, Differs, Gather, Inside, Program, View
 
 ZERO, HALF = np.float32(0.0), np.float32(0.5)
 
 
-def lower(model: Model, numerics: str = "exact") -> Program:
+def lower(model: Model, numerics: str = "exact", *, lengths: bool = False) -> Program:
     """The program of `model`. numerics: "exact" (float32, SPEC.md section 3).
 
+    lengths: the program takes the length of each sequence (SPEC.md 7.2) and is never streamable.
     Raises UnsupportedError naming the layer where float64 weights are no float32 values or a
     Flatten gets another number of steps.
     """
     if numerics != "exact":
         raise UsageError(f"unknown numerics {numerics!r}", expected="exact")
-    return _Lowering(model).program()
+    return _Lowering(model, lengths).program()
 
 
 class _Lowering:
-    """Walks the chain; `value` (and `mask`) are what the open sweep has computed so far."""
+    """Walks the chain; `value` (and `mask`) are what the open sweep has computed so far.
 
-    def __init__(self, model: Model) -> None:
+    padded: steps may lie in the padding, until a vector ends time.
+    """
+
+    def __init__(self, model: Model, lengths: bool) -> None:
         self.model = model
+        self.streamable = model.streamable and not lengths
+        self.lengths = lengths
+        self.padded = lengths
         self.positions = {layer.name: k for k, layer in enumerate(model.recurrent)}
         self.build = Builder()
         self.required_steps: int | None = None
@@ -68,13 +75,14 @@ class _Lowering:
         vector = model.ends_in_vector
         output = Buffer("y", "output", self.value.size, 1 if vector else build.open.count)
         build.copy(View(output, 0, output.width, 0 if vector else output.width), self.value)
-        sweeps = tuple(sweep for sweep in build.sweeps if sweep.body)
+        sweeps = tuple(sweep for sweep in (build.start, *build.sweeps) if sweep.body)
         return Program(
             sweeps,
             self.input,
             output,
-            model.streamable,
+            self.streamable,
             vector,
+            self.lengths,
             self.required_steps,
             model.macs,
         )
@@ -91,10 +99,18 @@ class _Lowering:
         if self.mask is not None:
             self.mask = self.stored(self.mask)
 
+    def inside(self) -> View | None:
+        """Under lengths, whether the step of the open sweep belongs to the sequence."""
+        if not self.padded:
+            return None
+        found = self.build.scratch("in", 1)
+        self.build.open.body.append(Inside(found))
+        return found
+
     def start_vector(self, value: View) -> None:
         """From here on one vector per sequence: a sweep of one step, without a mask."""
-        self.value, self.mask = value, None
-        if not self.model.streamable:
+        self.value, self.mask, self.padded = value, None, False
+        if not self.streamable:
             self.build.new_sweep(1)
 
     # -- layers -----------------------------------------------------------------------------
@@ -182,12 +198,15 @@ class _Lowering:
         self.mask = kept if self.mask is None else build.emit("mul", kept, kept, self.mask)
 
     def last_step(self, layer: LastStep) -> None:
-        if self.model.streamable:
+        if self.streamable:
             final = self.finals[1][0] if layer.of == "state" and self.finals else self.value
             self.start_vector(final)
         elif layer.of == "state" and self.finals is not None:
             self.start_vector(self.value)
             self.value = self.merged_finals(*self.finals)
+        elif (inside := self.inside()) is not None:
+            out = self.build.carry(self.value.size)
+            self.start_vector(self.build.select(out, inside, self.value, out))
         elif self.value.stride:
             out = self.build.scratch("last", self.value.size)
             self.start_vector(self.build.copy(out, self.value))
@@ -221,10 +240,8 @@ class _Lowering:
         self.value = out
 
     def recurrent(self, layer: Recurrent) -> None:
-        position = self.positions[layer.name]
         if layer.not_streamable_because is None and layer.forward is not None:
-            given = CellInputs(layer, "forward", position, self.value, self.mask)
-            state, self.value = lower_cell(self.build, given)
+            state, self.value = self.cell(layer, "forward", self.value, self.mask)
             self.finals = (layer, [state])
             return
         self.materialise()
@@ -237,7 +254,7 @@ class _Lowering:
             build.new_sweep(count, reverse=direction == "backward")
             x = replace(source, mirrored=layer.go_backwards)
             kept = None if mask is None else replace(mask, mirrored=layer.go_backwards)
-            state, out = lower_cell(build, CellInputs(layer, direction, position, x, kept))
+            state, out = self.cell(layer, direction, x, kept)
             finals.append(state)
             if layer.merge == "concat":
                 build.copy(row.part(d * size, size), out)
@@ -250,6 +267,14 @@ class _Lowering:
         build.new_sweep(count)
         self.value = row
         self.finals = (layer, finals)
+
+    def cell(
+        self, layer: Recurrent, direction: str, x: View, mask: View | None
+    ) -> tuple[View, View]:
+        """One step in the open sweep: views of the state h and of the output."""
+        position = self.positions[layer.name]
+        given = CellInputs(layer, direction, position, x, mask, self.inside())
+        return lower_cell(self.build, given)
 
     def merged_finals(self, layer: Recurrent, finals: list[View]) -> View:
         """The final states of both directions as one vector."""

@@ -19,7 +19,8 @@ ZERO, ONE = np.float32(0.0), np.float32(1.0)
 class CellInputs:
     """What a step reads: its input, which recurrent layer and direction it is, and the mask.
 
-    mask: one value, 0 where the step is skipped; None where every step counts.
+    mask: one value, 0 where the step is skipped; None where every step counts. inside: one value,
+    0 where the step lies in the padding, None where there is none.
     """
 
     layer: Recurrent
@@ -27,6 +28,7 @@ class CellInputs:
     position: int
     x: View
     mask: View | None = None
+    inside: View | None = None
 
     @property
     def cell(self) -> LSTMCell:
@@ -47,6 +49,9 @@ class _CellStep:
         self.size = self.cell.hidden_size
         self.h = self.state("h", self.cell.output_size)
         self.c = self.state("c", self.size)
+        if given.inside is not None:
+            build.zero_where_empty(self.h)
+            build.zero_where_empty(self.c)
         self.t = build.scratch("t", self.size)
         self.peephole = self.stored("p", "peephole")
         self.norm = None
@@ -91,7 +96,7 @@ class _CellStep:
             build.emit("sub", i, ONE, f)
         self.gate(2, "g", g, z_g, g_act, None)
         product = build.scratch("m", size)
-        masked = self.given.mask is not None
+        masked = self.given.mask is not None or self.given.inside is not None
         c = build.scratch("cn", size) if masked else self.c
         build.emit("mul", self.t, f, self.c)
         build.emit("mul", product, i, g)
@@ -169,14 +174,22 @@ class _CellStep:
         build.clip(h, cell.clip_projection)
 
     def kept(self, c: View, h: View) -> View:
-        """Under a mask a skipped step leaves the state alone and repeats the output, or zeros."""
-        mask = self.given.mask
-        if mask is None:
+        """A skipped step leaves the state alone and repeats the output, or puts out zeros.
+
+        A step in the padding is skipped, and puts out zeros in any case.
+        """
+        build, mask, inside = self.build, self.given.mask, self.given.inside
+        counts = inside if mask is None else mask
+        if counts is None:
             return self.h
-        build = self.build
-        build.select(self.c, mask, c, self.c)
-        build.select(self.h, mask, h, self.h)
-        if self.layer.zero_masked:
-            return build.select(build.scratch("out", h.size), mask, h, ZERO)
-        carried = View(build.buffer("carry", "carry", h.size), 0, h.size)
-        return build.select(carried, mask, h, carried)
+        if mask is not None and inside is not None:
+            counts = build.emit("mul", build.scratch("counts", 1), mask, inside)
+        build.select(self.c, counts, c, self.c)
+        build.select(self.h, counts, h, self.h)
+        if mask is None or self.layer.zero_masked:
+            return build.select(build.scratch("out", h.size), counts, h, ZERO)
+        carried = build.carry(h.size)
+        build.select(carried, counts, h, carried)
+        if inside is None:
+            return carried
+        return build.select(build.scratch("out", h.size), inside, carried, ZERO)

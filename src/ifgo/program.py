@@ -48,7 +48,8 @@ class Buffer:
 class View:
     """`size` elements of a buffer at offset + stride·t, t the step of the sweep.
 
-    mirrored: t counts from the end (T − 1 − t).
+    mirrored: t counts from the end (T − 1 − t); under lengths, in a sweep over the main input,
+    from the end of the sequence: length − 1 − t inside it, t in the padding.
     """
 
     buffer: Buffer
@@ -122,6 +123,13 @@ class Differs:
 
 
 @dataclass(frozen=True, eq=False)
+class Inside:
+    """result (one value) = 1 where t < the length of the sequence, else 0. Under lengths only."""
+
+    result: View
+
+
+@dataclass(frozen=True, eq=False)
 class Normalise:
     """result = (source − mean) / sqrt(variance + epsilon) · weight over the elements of source.
 
@@ -144,7 +152,7 @@ class Probe:
     source: View
 
 
-Instruction = Elementwise | Affine | Gather | Softmax | Differs | Normalise | Probe
+Instruction = Elementwise | Affine | Gather | Softmax | Differs | Inside | Normalise | Probe
 
 
 @dataclass(eq=False)
@@ -161,8 +169,9 @@ class Program:
     """Sweeps in order, over the buffers they name.
 
     streamable: one sweep that may also run one step per call. vector_output: the output is one
-    row per sequence (a sequence of one step is something else). required_steps: the only sequence
-    length the program accepts, or None for any.
+    row per sequence (a sequence of one step is something else). lengths: each sequence fills the
+    first `length` of its T steps, the rest is padding. required_steps: the only T that the program
+    accepts, or None for any.
     """
 
     sweeps: tuple[Sweep, ...]
@@ -170,6 +179,7 @@ class Program:
     output: Buffer
     streamable: bool
     vector_output: bool
+    lengths: bool = False
     required_steps: int | None = None
     macs_per_step: int = 0
 
@@ -209,6 +219,8 @@ def reads(instruction: Instruction) -> list[View]:
             return [instruction.index]
         case Softmax() | Differs() | Probe():
             return [instruction.source]
+        case Inside():
+            return []
         case Normalise():
             return [instruction.source, instruction.weight]
 

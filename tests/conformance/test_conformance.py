@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance_cases import CASES, Case, Draw
+from glue import glued
 
 from ifgo import states
 from ifgo.lower import lower
@@ -104,6 +105,38 @@ def test_c99_has_the_interpreters_bits(
         assert (bits(y) == bits(want.y)).all(), label
         for key in want.state:
             assert (bits(final[key]) == bits(want.state[key])).all(), (label, key)
+
+
+def lengths_of(batch: int, steps: int) -> Any:
+    """Whole, empty, and something between."""
+    return np.array([steps, 0, steps // 2, 1][:batch])
+
+
+@by_name
+def test_truths_way_through_time_leads_to_the_interpreters_bits(case: Case) -> None:
+    model = case.make(Draw(1))
+    for label, x in inputs(case, model):
+        for lengths in (None, lengths_of(*x.shape[:2])) if label != "zero tail" else ():
+            program = lower(model, lengths=lengths is not None)
+            start = start_of(model, x.shape[0])
+            have, want = execute(program, x, start, lengths), glued(model, x, start, lengths)
+            assert (bits(have.y) == bits(want.y)).all(), label
+            for key in want.state:
+                assert (bits(have.state[key]) == bits(want.state[key])).all(), (label, key)
+
+
+@by_name
+def test_c99_keeps_lengths(case: Case, cc: str, tmp_path: Path) -> None:
+    model = case.make(Draw(1))
+    built = c99.build(model, tmp_path, compiler=cc, flags=FLAGS["O2"], max_steps=9, lengths=True)
+    for label, x in list(inputs(case, model))[:2]:
+        start, lengths = start_of(model, x.shape[0]), lengths_of(*x.shape[:2])
+        for given in (None, lengths):
+            want = execute(built.emitted.program, x, start, given)
+            y, final, _ = built.run(x, start, given)
+            assert (bits(y) == bits(want.y)).all(), label
+            for key in want.state:
+                assert (bits(final[key]) == bits(want.state[key])).all(), (label, key)
 
 
 @pytest.mark.parametrize("case", STREAMABLE, ids=lambda case: case.name)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scalar_lstm import FLOAT64, close, numbers, recurrent
 
 from ifgo.activations import GATE_ACTIVATIONS, PARAMETERS, SIGMOID, TANH, Activation
-from ifgo.errors import UnsupportedError
 from ifgo.model import (
     FeatureInput,
     InitialState,
@@ -199,15 +197,3 @@ def test_states_carry_over() -> None:
     second = truth.forward(model, x[:, 3:], first.state)
     assert (np.concatenate([first.y, second.y], axis=1) == whole.y).all()
     assert all((second.state[key] == whole.state[key]).all() for key in ("h0", "c0"))
-
-
-def test_go_backwards_refuses_lengths() -> None:
-    make = Draw(3)
-    cell = LSTMCell(make.array(12, 2), make.array(12, 3))
-    model = Model((FeatureInput(2),), (Recurrent("a", cell, go_backwards=True),))
-    with pytest.raises(UnsupportedError) as caught:
-        truth.forward(model, make.array(2, 7, 2), lengths=[7, 2])
-    assert str(caught.value) == (
-        "layer a: go_backwards reverses the whole input, padding included; lengths cannot apply. "
-        "Run each sequence on its own"
-    )

@@ -21,10 +21,13 @@ from ifgo.model import (
     FeatureInput,
     InitialState,
     LastStep,
+    LengthsInput,
     LSTMCell,
     Model,
     Recurrent,
     Scale,
+    StateInput,
+    StateSlot,
     TokenInput,
 )
 from ifgo.targets import c99
@@ -232,6 +235,53 @@ def test_tokens_and_lengths_are_checked(cc: str, tmp_path: Path) -> None:
     printf("%d %d", model_sequence(&s, x, 0, y, m), model_sequence(&s, x, 1, y, NULL));
     """
     assert compile_and_run(tmp_path, body, cc=cc) == "0 4 4 1"
+
+
+LENGTHS = Model(
+    (
+        FeatureInput(1),
+        LengthsInput(),
+        StateInput("h", (StateSlot("a", "h"),)),
+        StateInput("c", (StateSlot("a", "c"),)),
+    ),
+    (Recurrent("a", cell(1, 2), cell(1, 2), merge="sum", initial=InitialState("input")),),
+)
+
+
+def test_a_c_caller_gives_lengths_and_initial_states(cc: str, tmp_path: Path) -> None:
+    """h forward, h backward, c forward, c backward: eight floats; y has two per step."""
+    write(LENGTHS, tmp_path, max_steps=3)
+    body = """
+    static model_state s; float y[6], m[MODEL_SCRATCH_SIZE];
+    const float x[3] = {0.5f, -1.0f, 2.0f};
+    const float in[8] = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f, 0.7f, 0.8f};
+    size_t length, j;
+    model_init(&s);
+    for (length = 0; length <= 4; ++length) {
+        model_set_state(&s, in);
+        printf("%d ", model_padded(&s, x, 3, length, y, m));
+        for (j = 0; j < 6; ++j) printf("%.9g ", y[j]);
+    }
+    """
+    words = compile_and_run(tmp_path, body, cc=cc).split()
+    rows = np.array(words, dtype=np.float32).reshape(5, 7)
+    assert rows[:, 0].tolist() == [0, 0, 0, 0, 4]
+    given = np.arange(1, 9, dtype=np.float32) / np.float32(10)
+    start = {"h0": given[:4].reshape(2, 1, 2), "c0": given[4:].reshape(2, 1, 2)}
+    x = np.array([[0.5], [-1.0], [2.0]], dtype=np.float32)
+    for length in range(4):
+        y, _ = LENGTHS.run(x, start, lengths=[length])
+        assert (rows[length, 1:] == y.reshape(-1)).all()
+
+
+def test_a_streamable_model_counts_its_length_in_calls(tmp_path: Path) -> None:
+    model = Model((FeatureInput(3), LengthsInput()), STREAM.layers)
+    emitted = write(model, tmp_path)
+    assert emitted.program.streamable
+    said = "The length of a sequence is how often model_step is called for it."
+    assert said in emitted.files["model.h"]
+    assert said not in write(STREAM, tmp_path).files["model.h"]
+    assert "model_padded" in write(STREAM, tmp_path, lengths=True).files["model.h"]
 
 
 def test_reset_restores_the_initial_state_constants_included(cc: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ifgo.program import (
     Differs,
     Elementwise,
     Gather,
+    Inside,
     Instruction,
     Normalise,
     Operand,
@@ -56,25 +57,37 @@ def require_denormals() -> None:
 
 
 def execute(
-    program: Program, x: NDArray[Any], state: Mapping[str, NDArray[Any]], *, trace: bool = False
+    program: Program,
+    x: NDArray[Any],
+    state: Mapping[str, NDArray[Any]],
+    lengths: NDArray[Any] | None = None,
+    *,
+    trace: bool = False,
 ) -> Execution:
     """Run `program` on x (B, T, I) float32, or tokens (B, T), from a complete state.
 
-    trace keeps every probed intermediate, (B, T, ·) by time of the input; under go_backwards by the
-    order of processing, in which the layer's output stands too.
+    lengths: (B,), for a program that takes them; T each where None. trace keeps every probed
+    intermediate, (B, T, ·) by time of the input; under go_backwards by the order of processing, in
+    which the layer's output stands too.
     """
     require_denormals()
     require_steps(program, x.shape[1])
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        return _Machine(program, x, state, trace).run()
+        return _Machine(program, x, state, lengths, trace).run()
 
 
 class _Machine:
     def __init__(
-        self, program: Program, x: NDArray[Any], state: Mapping[str, NDArray[Any]], trace: bool
+        self,
+        program: Program,
+        x: NDArray[Any],
+        state: Mapping[str, NDArray[Any]],
+        lengths: NDArray[Any] | None,
+        trace: bool,
     ) -> None:
         self.program = program
         self.batch, self.steps = x.shape[:2]
+        self.lengths = np.full(self.batch, self.steps) if lengths is None else lengths
         self.memory: dict[str, NDArray[Any]] = {"x": x.reshape(self.batch, -1)}
         self.trace = trace
         self.seen: dict[tuple[str, str, str], dict[int, F32]] = {}
@@ -99,6 +112,7 @@ class _Machine:
 
     def sweep(self, sweep: Sweep) -> None:
         count = self.steps if sweep.count is None else sweep.count
+        self.time_of_input = sweep.count is None
         order = range(count - 1, -1, -1) if sweep.reverse else range(count)
         for t in order:
             for instruction in sweep.body:
@@ -117,8 +131,16 @@ class _Machine:
 
     def view(self, view: View, t: int, count: int) -> NDArray[Any]:
         row = count - 1 - t if view.mirrored else t
+        if view.mirrored and self.program.lengths and self.time_of_input:
+            return self.mirrored(view, t)
         start = view.offset + view.stride * row
         return self.storage(view.buffer)[:, start : start + view.size]
+
+    def mirrored(self, view: View, t: int) -> NDArray[Any]:
+        """A copy of the elements at each sequence's own mirrored step; never written to."""
+        rows = np.where(t < self.lengths, self.lengths - 1 - t, t)
+        columns = view.offset + view.stride * rows[:, None] + np.arange(view.size)
+        return np.take_along_axis(self.storage(view.buffer), columns, axis=1)
 
     def operand(self, operand: Operand, t: int, count: int) -> Any:
         return self.view(operand, t, count) if isinstance(operand, View) else operand
@@ -142,6 +164,9 @@ class _Machine:
                 source = self.view(instruction.source, t, count)
                 seen = (source != instruction.value).any(axis=1, keepdims=True)
                 self.view(instruction.result, t, count)[:] = seen
+            case Inside():
+                within = (t < self.lengths)[:, None]
+                self.view(instruction.result, t, count)[:] = within
             case Normalise():
                 source = self.view(instruction.source, t, count)
                 weight = self.view(instruction.weight, t, count)

@@ -295,6 +295,14 @@ def _last(layer: LastStep, flow: _Flow) -> F64:
     return np.where((flow.lengths > 0)[:, None], found, 0.0)
 
 
+def _reversed_steps(flow: _Flow) -> NDArray[np.intp]:
+    """(B, T): the steps of each sequence from its own last to its first, padding in its place."""
+    batch, steps = flow.value.shape[:2]
+    t = np.arange(steps, dtype=np.intp)[None, :]
+    length = np.full(batch, steps) if flow.lengths is None else flow.lengths
+    return np.where(t < length[:, None], length[:, None] - 1 - t, t)
+
+
 def _recurrent(layer: Recurrent, k: int, flow: _Flow, start: states.State, result: Result) -> None:
     x, steps = flow.value, flow.value.shape[1]
     valid = np.ones(x.shape[:2], dtype=bool) if flow.mask is None else flow.mask
@@ -302,13 +310,9 @@ def _recurrent(layer: Recurrent, k: int, flow: _Flow, start: states.State, resul
     if flow.lengths is not None:
         inside = np.arange(steps, dtype=np.intp)[None, :] < flow.lengths[:, None]
     if layer.go_backwards:
-        if flow.lengths is not None:
-            raise UnsupportedError(
-                "go_backwards reverses the whole input, padding included; lengths cannot apply",
-                where=f"layer {layer.name}",
-                hint="Run each sequence on its own",
-            )
-        x, valid = x[:, ::-1], valid[:, ::-1]
+        order = _reversed_steps(flow)
+        x = np.take_along_axis(x, order[:, :, None], axis=1)
+        valid = np.take_along_axis(valid, order, axis=1)
     outputs: list[F64] = []
     finals: list[F64] = []
     result.traces[layer.name] = {}

@@ -170,7 +170,7 @@ def backend_against_exact(
     """Output and final state of a float32 backend (qemu:BOARD), bit for bit."""
     from ifgo.backends import backend
 
-    y, final = backend(name)(model, x, start)
+    y, final = backend(name)(model, x, start, None)
     return _ends(name, model, done, y, final, False)
 
 

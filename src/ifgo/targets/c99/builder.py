@@ -53,8 +53,13 @@ class Built:
     model: Model
     traced: bool
 
-    def run(self, x: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State, Traces]:
-        """x (B, T, I) or tokens (B, T), a complete state → y, final state, traces."""
+    def run(
+        self, x: NDArray[Any], state: State, lengths: NDArray[Any] | None = None
+    ) -> tuple[NDArray[np.float32], State, Traces]:
+        """x (B, T, I) or tokens (B, T), a complete state → y, final state, traces.
+
+        lengths: (B,), where the program takes them; T each where None.
+        """
         program = self.emitted.program
         batch, steps = x.shape[:2]
         require_steps(program, steps)
@@ -62,6 +67,8 @@ class Built:
         parts = [struct.pack("=II", batch, steps)]
         kind = np.int32 if isinstance(self.model.input, TokenInput) else np.float32
         for b in range(batch):
+            if program.lengths:
+                parts.append(struct.pack("=I", steps if lengths is None else int(lengths[b])))
             parts += [
                 state[buffer.key][buffer.direction][b].astype(np.float32).tobytes()
                 for buffer in buffers
@@ -142,12 +149,16 @@ def build(
     folder: Path,
     *,
     max_steps: int | None = None,
+    lengths: bool = False,
     compiler: str | None = None,
     flags: Sequence[str] = DEFAULT_FLAGS,
     trace: bool = False,
 ) -> Built:
-    """Emit `model` with embedded weights into `folder` and compile it with its runner."""
-    emitted = emit(model, max_steps=max_steps)
+    """Emit `model` with embedded weights into `folder` and compile it with its runner.
+
+    max_steps and lengths as in emit.
+    """
+    emitted = emit(model, max_steps=max_steps, lengths=lengths)
     for name, text in emitted.files.items():
         (folder / name).write_text(text)
     tokens = isinstance(model.input, TokenInput)
@@ -179,9 +190,12 @@ def build(
     return Built(executable, emitted, model, trace)
 
 
-def run_model(model: Model, x: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
+def run_model(
+    model: Model, x: NDArray[Any], state: State, lengths: NDArray[Any] | None = None
+) -> tuple[NDArray[np.float32], State]:
     """Emit, compile and run: the `c99` backend."""
     with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
-        built = build(model, Path(folder), max_steps=max(x.shape[1], 1))
-        y, final, _ = built.run(x, state)
+        given = lengths is not None
+        built = build(model, Path(folder), max_steps=max(x.shape[1], 1), lengths=given)
+        y, final, _ = built.run(x, state, lengths)
         return y, final

@@ -19,7 +19,7 @@ from ifgo import limits, states
 from ifgo.errors import UsageError
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS
 from ifgo.lower import lower
-from ifgo.model import Model, TokenInput
+from ifgo.model import LengthsInput, Model, TokenInput
 from ifgo.program import Affine, Differs, Elementwise, Normalise, Program, Softmax
 from ifgo.reference import float32
 from ifgo.reference.interpret import execute
@@ -107,17 +107,21 @@ def emit(
     weights: Weights = "embedded",
     main: bool = False,
     max_steps: int | None = None,
+    lengths: bool = False,
 ) -> Emitted:
     """Print `model`. name prefixes every symbol; weights="files" takes raw tensors at run time.
 
     max_steps bounds the sequences of a model that cannot stream and stores whole sequences.
+    lengths: whole sequences are taken, padded, with their length; a model that has a LengthsInput
+    and cannot stream always is emitted so.
     Raises UsageError on a bad name or a missing max_steps, UnsupportedError where the model has
     no exact form (or no raw tensors).
     """
     check_name(name)
     if weights not in ("embedded", "files"):
         raise UsageError(f"weights is {weights!r}", expected="embedded or files")
-    program = lower(model)
+    takes_lengths = any(isinstance(entry, LengthsInput) for entry in model.inputs)
+    program = lower(model, lengths=lengths or (takes_lengths and not model.streamable))
     steps = _max_steps(model, program, max_steps)
     raw = raw_suffixes(model) if weights == "files" else None
     schedule = Schedule(program, steps or 1, raw)
@@ -140,6 +144,7 @@ def runner(emitted: Emitted, *, tokens: bool) -> str:
             "p": emitted.name,
             "P": emitted.name.upper(),
             "streamable": program.streamable,
+            "lengths": program.lengths,
             "vector": program.vector_output,
             "output_rows": program.output.rows,
             "input_type": "int32_t" if tokens else "float",
@@ -223,6 +228,8 @@ def _context(
         "scratch_size": schedule.scratch_size,
         "sqrt_seed": f"0x{int(float32.SQRT_SEED):08x}",
         "streamable": program.streamable,
+        "lengths": program.lengths,
+        "takes_lengths": any(isinstance(entry, LengthsInput) for entry in model.inputs),
         "vector": program.vector_output,
         "output_rows": output.rows,
         "input_size": 1 if tokens else model.input_size,
@@ -287,8 +294,11 @@ def _sweeps(program: Program, schedule: Schedule, name: str) -> list[dict[str, A
     found: list[dict[str, Any]] = []
     for position, sweep in enumerate(program.sweeps):
         count = "n" if sweep.count is None else f"{sweep.count}u"
+        mirror = f"({count} - 1u - t)"
+        if program.lengths and sweep.count is None:
+            mirror = "(t < length ? length - 1u - t : t)"
         lines = [
-            line.replace("@count", count).replace("@", f"{name}_")
+            line.replace("@mirror", mirror).replace("@", f"{name}_")
             for line in schedule.sweep(position)
         ]
         if program.streamable:

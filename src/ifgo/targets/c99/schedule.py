@@ -20,6 +20,7 @@ from ifgo.program import (
     Differs,
     Elementwise,
     Gather,
+    Inside,
     Instruction,
     Normalise,
     Operand,
@@ -39,7 +40,7 @@ UNROLL: Final = 4
 """Columns that its inner loop takes at a time, a power of 2."""
 
 Run = list[Elementwise | Probe]
-Single = Affine | Gather | Softmax | Differs | Normalise
+Single = Affine | Gather | Softmax | Differs | Inside | Normalise
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Schedule:
 
     max_steps: rows given to sequences as long as the main input. raw: layer name → "1_16", the
     tail of its raw tensor names, where weights come as raw tensors instead of packed arrays.
-    In a statement, @count stands for the number of steps of its sweep, any other @ for the prefix
+    In a statement, @mirror stands for the mirrored step of its sweep, any other @ for the prefix
     of the emitted file.
     """
 
@@ -222,7 +223,7 @@ class Schedule:
         offset = self.base(view.buffer)[1] + view.offset
         terms: list[str] = []
         if view.stride:
-            t = "(@count - 1u - t)" if view.mirrored else "t"
+            t = "@mirror" if view.mirrored else "t"
             terms.append(t if view.stride == 1 else f"{t} * {view.stride}u")
         if offset:
             terms.append(f"{offset}u")
@@ -271,6 +272,8 @@ class Schedule:
                     return [f"*({result}) = {found} ? 1.0f : 0.0f;"]
                 count, value = f"{source.size}u", number(instruction.value)
                 return [f"*({result}) = @differs({self.pointer(source)}, {count}, {value});"]
+            case Inside():
+                return [f"*({result}) = t < length ? 1.0f : 0.0f;"]
             case Normalise():
                 source, weight = self.pointer(instruction.source), self.pointer(instruction.weight)
                 epsilon = number(instruction.epsilon)
@@ -343,8 +346,9 @@ class Schedule:
             condition = ""
             if instruction.condition is not None:
                 view = instruction.condition
-                held = f"{self.base(view.buffer)[0]}[{self.index(view, None)}]"
-                condition = known.get(key(view), held)
+                condition = known.get(key(view), "")
+                if not condition:
+                    condition = f"{self.base(view.buffer)[0]}[{self.index(view, None)}]"
             target = instruction.result
             if instruction.op == "copy":
                 known[key(target)] = a

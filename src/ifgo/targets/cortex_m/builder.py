@@ -30,19 +30,27 @@ class Built:
     model: Model
     traced: bool = False
 
-    def run(self, x: NDArray[Any], state: State) -> tuple[NDArray[np.float32], State]:
-        """x (B, T, I) or tokens (B, T), a complete state → y, final state; one emulator start."""
-        y, final, _ = self.run_traced(x, state)
+    def run(
+        self, x: NDArray[Any], state: State, lengths: NDArray[Any] | None = None
+    ) -> tuple[NDArray[np.float32], State]:
+        """x (B, T, I) or tokens (B, T), a complete state → y, final state; one emulator start.
+
+        lengths: (B,), where the program takes them; T each where None.
+        """
+        y, final, _ = self.run_traced(x, state, lengths)
         return y, final
 
     def run_traced(
-        self, x: NDArray[Any], state: State
+        self, x: NDArray[Any], state: State, lengths: NDArray[Any] | None = None
     ) -> tuple[NDArray[np.float32], State, c99.Traces]:
         """run, and what every layer computed on the way; empty where built without traces."""
         batch, steps = x.shape[:2]
         buffers = self.source.program.buffers("state")
         parts = [np.array([batch, steps], "<u4").tobytes()]
         for b in range(batch):
+            if self.source.program.lengths:
+                length = steps if lengths is None else lengths[b]
+                parts.append(np.array(length, "<u4").tobytes())
             parts += [state[buffer.key][buffer.direction][b].astype("<f4") for buffer in buffers]
             parts.append(input_words(self.model, x[b]))
         folder = self.program.parent
@@ -104,14 +112,16 @@ def compile_with(
     main: str,
     *,
     max_steps: int,
+    lengths: bool = False,
     flags: Sequence[str] = (),
     name: str = "model",
 ) -> tuple[Path, c99.Emitted]:
     """compile_files of the model with the template `main`.
 
     max_steps: rows of x and y that the program holds, unless the model takes one length alone.
+    lengths: as in c99.emit.
     """
-    source = c99.emit(model, name=name, max_steps=max_steps)
+    source = c99.emit(model, name=name, max_steps=max_steps, lengths=lengths)
     check_fit(board, source)
     values = context(model, board, source, source.program.required_steps or max_steps)
     support = {name: render(name, values) for name in (*SUPPORT, main)}
@@ -124,26 +134,39 @@ def build(
     board: str | Board,
     *,
     max_steps: int = 1,
+    lengths: bool = False,
     flags: Sequence[str] = (),
     trace: bool = False,
 ) -> Built:
     """Compile `model` for `board` into `folder`, with a program that runs batches from a file.
 
-    max_steps matters only to models that need whole sequences. flags are further compiler flags.
-    trace: with what every layer computes, which takes RAM: one step of it, or one whole sequence.
+    max_steps matters only to models that need whole sequences, or take lengths, as in c99.emit.
+    flags are further compiler flags. trace: with what every layer computes, which takes RAM: one
+    step of it, or one whole sequence.
     """
     found = find_board(board)
     defines = ["-DIFGO_TRACE"] if trace else []
     program, source = compile_with(
-        folder, model, found, "runner.c", max_steps=max_steps, flags=[*flags, *defines]
+        folder,
+        model,
+        found,
+        "runner.c",
+        max_steps=max_steps,
+        lengths=lengths,
+        flags=[*flags, *defines],
     )
     return Built(program, found, source, model, trace)
 
 
 def run_model(
-    model: Model, x: NDArray[Any], state: State, board: str | Board
+    model: Model,
+    x: NDArray[Any],
+    state: State,
+    board: str | Board,
+    lengths: NDArray[Any] | None = None,
 ) -> tuple[NDArray[np.float32], State]:
     """Emit, cross-compile and run in the emulator: the backend of one board."""
     with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
-        built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1))
-        return built.run(x, state)
+        given = lengths is not None
+        built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1), lengths=given)
+        return built.run(x, state, lengths)

@@ -114,6 +114,7 @@ def context(
         "facts": source.facts,
         "stack_size": STACK_BYTES + 4 * program.output.width,
         "streamable": program.streamable,
+        "lengths": program.lengths,
         "vector": program.vector_output,
         "input_type": "int32_t" if tokens else "float",
         "input_size": 1 if tokens else model.input_size,
