@@ -53,7 +53,7 @@ def test_a_corruption_of_the_emitted_c_is_located(
     random, model = sound_seed(corrupt, seed)
     x = random.normal(size=(3, 7, model.input_size)).astype(np.float32)
 
-    def corrupted(given: Model) -> Any:
+    def corrupted(given: Model, *, lengths: bool) -> Any:
         found = corrupt(lower(given), given, np.random.default_rng(seed))
         assert found is not None
         return found
@@ -61,7 +61,7 @@ def test_a_corruption_of_the_emitted_c_is_located(
     wrong_program, expected = corrupted(model)
     right, wrong = (trace(program, model, x) for program in (lower(model), wrong_program))
     step = first_step(model, right, wrong, expected)
-    monkeypatch.setattr(emitter, "lower", lambda given: corrupted(given)[0])
+    monkeypatch.setattr(emitter, "lower", lambda given, lengths: corrupted(given)[0])
     found = verify(model, x)
     assert all(f.holds for f in found.findings if f.runtime == "exact")
     if step is None:
@@ -95,8 +95,8 @@ def test_two_corruptions_are_both_found_the_earlier_first(
         model = draw_model(random)
     x = random.normal(size=(2, 6, model.input_size)).astype(np.float32)
 
-    def corrupted(given: Model) -> Any:
-        program = lower(given)
+    def corrupted(given: Model, *, lengths: bool) -> Any:
+        program = lower(given, lengths=lengths)
         for k, spoil in ((2, gate_swap), (0, bias)):
             only = Model(given.inputs, (given.recurrent[k],))
             spoil(program, only, np.random.default_rng(k))
