@@ -53,7 +53,7 @@ def test_a_corruption_of_the_emitted_c_is_located(
     random, model = sound_seed(corrupt, seed)
     x = random.normal(size=(3, 7, model.input_size)).astype(np.float32)
 
-    def corrupted(given: Model, *, lengths: bool) -> Any:
+    def corrupted(given: Model) -> Any:
         found = corrupt(lower(given), given, np.random.default_rng(seed))
         assert found is not None
         return found
