@@ -47,8 +47,23 @@ MAX_ARRAYS = 1024
 MAX_STEPS = 10**7
 """Longest sequence accepted in one call."""
 
-MAX_FOLDED_ELEMENTS = 2**24
+MAX_FOLDED_ELEMENTS = 2**20
 """Largest tensor that constant folding may create out of shape arithmetic."""
 
-MAX_NODES = 100_000
-"""Most nodes of a graph that a reader walks."""
+MAX_FOLDED_BYTES = 16 * 1024**2
+"""What folding may allocate beyond a small multiple of the constants that are there."""
+
+MAX_NODES = 20_000
+"""Most nodes of a graph that a reader walks; 64 layers take about 2,000."""
+
+MAX_INPUTS = 1024
+"""Most inputs, and most outputs, of a graph; a state for each of 64 layers takes 128."""
+
+MAX_FIELDS = 2**19
+"""Most fields in a protobuf file: exporters write about 60 for a node."""
+
+MAX_MESSAGES = 2**17
+"""Most messages in a protobuf file: exporters write about 20 for a node, each takes 200 bytes."""
+
+MAX_PACKED_BYTES = 16 * 1024**2
+"""What packed integers of a protobuf file may take beyond twice its size."""

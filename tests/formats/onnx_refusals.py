@@ -86,7 +86,7 @@ FROZEN = (
     ", expected axes that stay whole. A length that the exporter froze in one place and left open "
     "in another cannot be followed"
 )
-MANY = "computes a length beyond 64-bit integers or of too many terms, expected at most 64 terms"
+MANY = "computes a length beyond 64-bit integers or of too many terms, expected at most 8 terms"
 
 
 def without_shape(made: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,11 +14,41 @@ from ifgo.formats._onnx_file import MAX_RANK, Attributes, Node, printable
 from ifgo.formats._onnx_value import Length, Size, Value, constant
 
 
+class Budget:
+    """Bytes that the walk may still allocate; every constant that is read adds to them."""
+
+    PER_CONSTANT = 4
+    """Copies of a constant: a concatenation or two, a cast, the layer's own."""
+
+    OPEN_BYTES = 1024
+    """What an entry that holds an open length may take."""
+
+    def __init__(self) -> None:
+        self._left = limits.MAX_FOLDED_BYTES
+
+    def grow(self, data: NDArray[Any]) -> None:
+        """A constant of the file was read."""
+        self._left += self.PER_CONSTANT * data.nbytes
+
+    def spend(self, count: int, dtype: np.dtype[Any]) -> None:
+        """Called before `count` elements are made. Raises FormatError where nothing is left."""
+        self._left -= count * (self.OPEN_BYTES if dtype.kind == "O" else dtype.itemsize)
+        if self._left < 0:
+            raise FormatError(
+                "folds more constants than the file could need",
+                expected=f"at most {limits.MAX_FOLDED_BYTES} bytes, and "
+                f"{self.PER_CONSTANT} times those of its weights",
+            )
+
+
 class Arguments:
     """A node with its inputs and attributes, read where its operator set puts them."""
 
-    def __init__(self, node: Node, inputs: Sequence[Value | None], opset: int) -> None:
+    def __init__(
+        self, node: Node, inputs: Sequence[Value | None], opset: int, budget: Budget
+    ) -> None:
         self.node = node
+        self.budget = budget
         self.inputs = inputs
         self.attributes = Attributes(node)
         self.opset = opset
@@ -107,9 +137,3 @@ def bounded(shape: Sequence[int]) -> Sequence[int]:
             expected=f"at most {limits.MAX_FOLDED_ELEMENTS} in {MAX_RANK}",
         )
     return shape
-
-
-def affordable(count: int) -> None:
-    """Raises FormatError where moving constants would create more than one tensor may hold."""
-    if count > limits.MAX_ELEMENTS:
-        raise FormatError(f"folds to {count} elements", expected=f"at most {limits.MAX_ELEMENTS}")

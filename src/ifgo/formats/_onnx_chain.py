@@ -109,11 +109,6 @@ class Chain:
             axes.append(() if known else (Axis(size),))
             extents.append(size if isinstance(size, int) and known else 1)
         width = math.prod(extents)
-        if width > limits.MAX_FOLDED_ELEMENTS:
-            raise FormatError(
-                f"input {quoted(entry.name)} declares {width} states",
-                expected=f"at most {limits.MAX_FOLDED_ELEMENTS}",
-            )
         stream = self.open(kind, width, entry.dtype, entry=entry)
         self.entries[stream] = tuple(axes)
         data = np.arange(stream.start, stream.start + width).reshape(extents)

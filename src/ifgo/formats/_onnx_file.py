@@ -19,7 +19,8 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_value import Length, Size
+from ifgo.formats._onnx_value import Length, Size, is_real
+from ifgo.formats._onnx_wire import is_affordable
 
 KNOWN_OPSET = 28
 """Newest operator set whose operators have the meaning this reader knows."""
@@ -97,7 +98,6 @@ class Graph:
     opset: int
     producer: str
     folder: Path
-    stored: int
     _tensors: dict[str, TensorProto] = field(repr=False)
 
     def is_constant(self, name: str) -> bool:
@@ -112,13 +112,7 @@ class Graph:
 def parse(path: Path) -> Graph:
     """The graph in `path`. Raises FormatError where it is damaged, UnsupportedError where it holds
     what no chain of layers has (operators of other domains, sparse tensors)."""
-    try:
-        model = onnx.ModelProto.FromString(files.read_bytes(path))
-    except DecodeError:
-        raise FormatError(
-            "is no ONNX model, or a truncated one (its protobuf does not decode)",
-            hint="Export it again",
-        ) from None
+    model = _decoded(files.read_bytes(path))
     graph = model.graph
     if not model.HasField("graph") or not graph.output:
         raise FormatError("has no graph with outputs", expected="a whole ONNX model")
@@ -140,7 +134,11 @@ def parse(path: Path) -> Graph:
         raise FormatError(
             f"declares {size} bytes of constants", expected=f"at most {limits.MAX_FILE_BYTES}"
         )
-    inputs = [_input(v) for v in graph.input if text(v.name) not in tensors]
+    free = [value for value in graph.input if text(value.name) not in tensors]
+    for what, count in (("inputs", len(free)), ("outputs", len(graph.output))):
+        if count > limits.MAX_INPUTS:
+            raise FormatError(f"has {count} {what}", expected=f"at most {limits.MAX_INPUTS}")
+    inputs = [_input(value) for value in free]
     if len({entry.name for entry in inputs}) != len(inputs):
         raise FormatError("has two inputs of one name", expected="unique names")
     return Graph(
@@ -152,16 +150,27 @@ def parse(path: Path) -> Graph:
             f"{text(model.producer_name)} {text(model.producer_version)}".strip(), 64
         ),
         folder=path.parent,
-        stored=sum(math.prod(tensor.dims) for tensor in tensors.values()),
         _tensors=tensors,
     )
+
+
+def _decoded(data: bytes) -> onnx.ModelProto:
+    try:
+        if is_affordable(data):
+            return onnx.ModelProto.FromString(data)
+    except DecodeError:
+        pass
+    raise FormatError(
+        "is no ONNX model, or a truncated one (its protobuf does not decode)",
+        hint="Export it again",
+    ) from None
 
 
 def _opset(model: onnx.ModelProto) -> int:
     versions = [o.version for o in model.opset_import if text(o.domain) in ("", "ai.onnx")]
     if len(versions) != 1 or not 1 <= versions[0] <= KNOWN_OPSET:
         raise UnsupportedError(
-            f"imports operator set {', '.join(map(str, versions)) or 'none'}",
+            f"imports operator set {', '.join(map(str, versions[:8])) or 'none'}",
             expected=f"one version from 1 to {KNOWN_OPSET}",
             hint="Export it with a known opset",
         )
@@ -252,12 +261,30 @@ def to_array(tensor: TensorProto, what: str, folder: Path | None) -> NDArray[Any
         copy.raw_data = _external(tensor, what, folder)
         tensor = copy
     try:
-        return numpy_helper.to_array(tensor)
+        return numpy_helper.to_array(tensor) if tensor.HasField("raw_data") else _listed(tensor)
     except (ValueError, TypeError):
         raise FormatError(
             f"{what} declares shape {list(tensor.dims)}, but its data has another size",
             hint="The file is damaged: export it again",
         ) from None
+
+
+def _listed(tensor: TensorProto) -> NDArray[Any]:
+    """The numbers of a tensor that lists them in a field for its type. Raises ValueError where
+    their count is another; onnx's own helper would make a Python list of them all first."""
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    held = np.dtype(
+        helper.tensor_dtype_to_np_dtype(
+            helper.tensor_dtype_to_storage_tensor_dtype(tensor.data_type)
+        )
+    )
+    numbers = getattr(tensor, helper.tensor_dtype_to_field(tensor.data_type))
+    if len(numbers) != math.prod(tensor.dims):
+        raise ValueError
+    data = np.fromiter(numbers, held, len(numbers))
+    if is_real(dtype) and held.kind != "f":
+        data = data.astype(np.uint16).view(dtype)  # 16-bit floats are listed as their bits
+    return data.astype(dtype, copy=False).reshape(list(tensor.dims))
 
 
 def _external(tensor: TensorProto, what: str, folder: Path) -> bytes:
@@ -305,12 +332,27 @@ class Attributes:
         attribute = self._node.attributes.get(name)
         if attribute is None:
             return default
-        if attribute.type != kind or attribute.ref_attr_name:
+        if attribute.ref_attr_name:
+            raise FormatError(
+                f"attribute {name} refers to {quoted(text(attribute.ref_attr_name))} of a function",
+                where=self._node.where,
+                expected="a value",
+                hint="Export it without functions",
+            )
+        if attribute.type != kind:
             names = {number: word for word, number in AttributeProto.AttributeType.items()}
             raise FormatError(
                 f"attribute {name} is of type {names.get(attribute.type, attribute.type)}",
                 where=self._node.where,
                 expected=names[kind],
+            )
+        count = max(len(attribute.ints), len(attribute.floats), len(attribute.strings))
+        if count > limits.MAX_FOLDED_ELEMENTS:
+            raise FormatError(
+                f"attribute {name} lists {count} values",
+                where=self._node.where,
+                expected=f"at most {limits.MAX_FOLDED_ELEMENTS}",
+                hint="Keep numbers in a tensor",
             )
         return helper.get_attribute_value(attribute)
 

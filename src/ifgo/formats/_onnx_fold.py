@@ -6,6 +6,7 @@ folds them. Moving works on constants and signals alike (see _onnx_value), arith
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments, affordable, bounded, numbers, vector
+from ifgo.formats._onnx_arguments import Arguments, bounded, numbers, vector
 from ifgo.formats._onnx_file import printable
 from ifgo.formats._onnx_value import (
     MAX_INTEGER,
@@ -49,7 +50,14 @@ def _unsqueeze(a: Arguments) -> list[Value]:
 
 def _reshape(a: Arguments) -> list[Value]:
     zero = bool(a.attributes.integer("allowzero", 0))
-    return [reshape(a.value(0), reshape_target(a), allow_zero=zero)]
+    return [_reshaped(a, reshape_target(a), allow_zero=zero)]
+
+
+def _reshaped(a: Arguments, target: Sequence[Size], *, allow_zero: bool) -> Value:
+    data = a.value(0).data
+    if not data.flags.c_contiguous:  # else it is a view
+        a.budget.spend(data.size, data.dtype)
+    return reshape(a.value(0), target, allow_zero=allow_zero)
 
 
 def reshape_target(a: Arguments) -> list[Size]:
@@ -63,7 +71,7 @@ def reshape_target(a: Arguments) -> list[Size]:
 
 
 def _flatten(a: Arguments) -> list[Value]:
-    return [reshape(a.value(0), flatten_target(a), allow_zero=True)]
+    return [_reshaped(a, flatten_target(a), allow_zero=True)]
 
 
 def flatten_target(a: Arguments) -> list[Size]:
@@ -86,7 +94,7 @@ def _gather(a: Arguments) -> list[Value]:
         raise UnsupportedError("picks open entries", expected="integers known in the file")
     source = a.value(0)
     rest = source.data.size // max(source.data.shape[source.position(axis)], 1)
-    affordable(rest * index.size)
+    a.budget.spend(rest * index.size, source.data.dtype)
     bounded([1] * (source.rank + index.ndim))
     return [take(source, index, axis)]
 
@@ -124,11 +132,16 @@ def _split(a: Arguments) -> list[Value]:
     if not isinstance(extent, int):
         raise UnsupportedError("splits an axis of open length", expected="features or states")
     if parts is None:
-        count = bounded([count or 1])[0]
+        count = count or 1
         size = -(-extent // max(count, 1))
         parts = [min(size, extent - k * size) for k in range(count)]
     if sum(parts) != extent or any(part < 0 for part in parts):
         raise FormatError(f"splits into {parts[:16]}", expected=f"parts of {extent} entries")
+    if len(parts) > len(a.node.outputs):
+        raise FormatError(
+            f"splits into {len(parts)} parts",
+            expected=f"{len(a.node.outputs)}, one for each output",
+        )
     found: list[Value] = []
     start = 0
     for part in parts:
@@ -146,7 +159,7 @@ def _concat(a: Arguments) -> list[Value]:
         raise UnsupportedError("joins constants to the sequence", expected="one of both")
     if not values[0].signal:
         one_type(values)
-    affordable(sum(value.data.size for value in values))
+    a.budget.spend(sum(value.data.size for value in values), values[0].data.dtype)
     return [concat(values, axis)]
 
 
@@ -206,6 +219,7 @@ def _constant(a: Arguments) -> list[Value]:
         found = np.array(floats, dtype=np.float32)
     if found is None:
         raise UnsupportedError("holds no dense numbers", expected="value, value_int(s), ...")
+    a.budget.grow(found)
     return [constant(found)]
 
 
@@ -227,7 +241,7 @@ def _range(a: Arguments) -> list[Value]:
     if start.dtype.kind not in "iu" or start.size * stop.size * step.size != 1 or not step[0]:
         raise UnsupportedError("counts over an open range", expected="integers known in the file")
     found = range(int(start[0]), int(stop[0]), int(step[0]))
-    bounded([len(found)])
+    a.budget.spend(bounded([len(found)])[0], start.dtype)
     return [constant(np.array(found, dtype=start.dtype))]
 
 
@@ -256,6 +270,7 @@ def _cast(a: Arguments) -> list[Value]:
                 f"casts an open length to {dtype.name}", expected="an integer type"
             )
         return [a.value(0)]
+    a.budget.spend(data.size, dtype)
     with np.errstate(all="ignore"):
         return [Value(data.astype(dtype), a.value(0).axes)]
 
@@ -272,16 +287,21 @@ def _elementwise(
                 "computes with a constant of open length", expected="a shape known in the file"
             )
         try:
-            bounded(np.broadcast_shapes(*(array.shape for array in arrays)))
+            shape = np.broadcast_shapes(*(array.shape for array in arrays))
+            a.budget.spend(math.prod(shape), max((x.dtype for x in arrays), key=_itemsize))
             with np.errstate(all="ignore"):
                 return [constant(_tidy(np.asarray(function(*arrays))))]
         except (ValueError, TypeError, IndexError):
-            shapes = ", ".join(str(array.shape) for array in arrays)
+            shapes = ", ".join(str(array.shape) for array in arrays[:4])
             raise FormatError(
                 f"computes with shapes {shapes}", expected="shapes that broadcast"
             ) from None
 
     return fold
+
+
+def _itemsize(dtype: np.dtype[Any]) -> int:
+    return 2**10 if dtype.kind == "O" else dtype.itemsize
 
 
 def _tidy(data: NDArray[Any]) -> NDArray[Any]:

@@ -122,7 +122,7 @@ def _end(chain: Chain, results: list[_Result]) -> tuple[Stream, list[_Result]]:
     if main:
         ends = [chain.layout(result.value)[0] for result in main]
         if any(stream is not ends[0] for stream in ends):
-            names = " and ".join(quoted(result.name) for result in main)
+            names = " and ".join(quoted(result.name) for result in main[:4])
             raise UnsupportedError(
                 f"outputs {names} are taken from different places of the chain",
                 expected="one end, and final states beside it",

@@ -59,7 +59,7 @@ class Length:
 
 Size = int | Length
 
-MAX_TERMS = 64
+MAX_TERMS = 8
 """Longest polynomial; real exporters stay below 4 terms."""
 
 MAX_INTEGER = 2**63

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
-from ifgo.formats._onnx_arguments import Arguments
+from ifgo.formats._onnx_arguments import Arguments, Budget
 from ifgo.formats._onnx_chain import Chain, Kind
-from ifgo.formats._onnx_file import Graph, Node, printable, quoted
+from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted
 from ifgo.formats._onnx_fold import FOLDS, MOVES
 from ifgo.formats._onnx_layers import LAYERS
 from ifgo.formats._onnx_lstm import recurrent
 from ifgo.formats._onnx_value import Value, constant, is_real
+
+_STATE_COPIES = 4
+"""Arrays of element ids that are made of a state on its way into a layer."""
 
 
 class Walk:
@@ -26,7 +30,7 @@ class Walk:
         self.graph = graph
         self.chain = Chain()
         self.values: dict[str, Value] = {}
-        self._budget = limits.MAX_FOLDED_ELEMENTS + 16 * graph.stored
+        self._budget = Budget()
         self._bound = bound
 
     def run(self) -> None:
@@ -106,7 +110,7 @@ class Walk:
         if unbound or len(main) > 1:
             what = "weights" if unbound else "the sequence"
             raise UnsupportedError(
-                f"takes {what} from the inputs {', '.join(map(quoted, unbound or main))}",
+                f"takes {what} from the inputs {', '.join(map(quoted, (unbound or main)[:8]))}",
                 expected="weights in the file and one input for the sequence",
                 hint="Bind inputs that are constants with --bind FILE.npz (bind= in Python)",
             )
@@ -126,12 +130,14 @@ class Walk:
                     f"uses input {quoted(name)} as {' and as '.join(sorted(roles))}",
                     expected="one use of each input",
                 )
+            if kind == "given state":
+                self._enter_state(entry)
             self.values[name] = self.chain.enter(entry, kind)
 
     def _bind(self, name: str, array: NDArray[Any]) -> None:
         entry = self.graph.inputs.get(name)
         if entry is None:
-            known = ", ".join(map(quoted, self.graph.inputs))
+            known = ", ".join([quoted(given) for given in self.graph.inputs][:8])
             raise UsageError(f"bind names {quoted(name)}", expected=f"one of the inputs {known}")
         if array.dtype != entry.dtype:
             raise UsageError(
@@ -149,13 +155,16 @@ class Walk:
                 + ")",
             )
         self.values[name] = constant(array, name)
+        self._budget.grow(array)
 
     # -- nodes ------------------------------------------------------------------------------
 
     def _visit(self, node: Node) -> None:
         inputs = [self._value(name) if name else None for name in node.inputs]
-        a = Arguments(node, inputs, self.graph.opset)
+        a = Arguments(node, inputs, self.graph.opset, self._budget)
         signal = any(value.signal for value in inputs if value is not None)
+        if signal and (node.op == "LSTM" or node.op in LAYERS):
+            self._keep(inputs)
         if node.op == "LSTM":
             results = recurrent(self.chain, a)
         elif signal and node.op in LAYERS:
@@ -182,7 +191,6 @@ class Walk:
             )
         for name, value in zip(node.outputs, results, strict=False):
             if name:
-                self._charge(value)
                 self.values[name] = replace(value, name=name)
 
     def _value(self, name: str) -> Value:
@@ -194,17 +202,27 @@ class Walk:
                     expected="nodes in the order of their computation",
                 )
             found = self.values[name] = constant(self.graph.constant(name), name)
+            self._budget.grow(found.data)
         return found
 
     def output(self, name: str) -> Value:
         """What a graph output holds."""
         return self._value(name)
 
-    def _charge(self, value: Value) -> None:
-        if not value.signal and 0 not in value.data.strides:
-            self._budget -= value.data.size
-        if self._budget < 0:
-            raise FormatError(
-                "folds more constants than the file could need",
-                expected=f"at most {limits.MAX_FOLDED_ELEMENTS} elements beyond its weights",
-            )
+    def _enter_state(self, entry: GraphInput) -> None:
+        """A state's elements are followed one by one, also those of a batch that the file fixes."""
+        sizes = [size for size in entry.shape or () if isinstance(size, int)]
+        try:
+            self._budget.spend(_STATE_COPIES * math.prod(sizes), np.dtype(np.int64))
+        except FormatError:
+            raise UnsupportedError(
+                f"input {quoted(entry.name)} fixes {math.prod(sizes)} states",
+                expected="about as many as the weights are for",
+                hint="Export the model with an open batch",
+            ) from None
+
+    def _keep(self, inputs: Sequence[Value | None]) -> None:
+        """A layer keeps a copy of its weights."""
+        for value in inputs:
+            if value is not None and not value.signal:
+                self._budget.spend(value.data.size, value.data.dtype)

@@ -2,24 +2,19 @@
 
 Reading is a symbolic walk: constants are folded, what moves elements is followed element by
 element, everything else is a layer or is refused by name with its node. SPEC.md 1.3, 2.5. Beside
-this file: _onnx_file (untrusted bytes to plain data), _onnx_value, _onnx_arguments and _onnx_fold
-(values and folding), _onnx_chain with _onnx_layers, _onnx_time, _onnx_lstm and _onnx_states (what
-becomes a layer), _onnx_walk, _onnx_model with _onnx_packed (the result), _onnx_holds and
-_onnx_write.
+this file: _onnx_wire, _onnx_file and _onnx_bind (untrusted bytes to plain data), _onnx_value,
+_onnx_arguments and _onnx_fold (values and folding), _onnx_chain with _onnx_layers, _onnx_time,
+_onnx_lstm and _onnx_states (what becomes a layer), _onnx_walk, _onnx_model with _onnx_packed (the
+result), _onnx_holds and _onnx_write.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ifgo import limits
-from ifgo.errors import FormatError, IfgoError, UsageError
+from ifgo.errors import IfgoError
 from ifgo.formats import Report
 from ifgo.model import Model
 
@@ -52,14 +47,15 @@ def read(path: Path, *, bind: str | Path | Mapping[str, Any] | None = None) -> M
     .npz, or a mapping. Raises FormatError on a damaged file, UnsupportedError naming the node that
     has no place in a chain of layers.
     """
+    from ifgo.formats._onnx_bind import bound
     from ifgo.formats._onnx_file import parse
     from ifgo.formats._onnx_model import assemble
     from ifgo.formats._onnx_walk import Walk
 
-    bound = _bound(bind)
+    given = bound(bind)
     try:
         graph = parse(path)
-        walk = Walk(graph, bound)
+        walk = Walk(graph, given)
         walk.run()
         return assemble(graph, walk, str(path))
     except IfgoError as error:
@@ -73,37 +69,3 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
     from ifgo.formats._onnx_write import write as write_file
 
     return write_file(model, path, allow_lossy=allow_lossy)
-
-
-def _bound(bind: str | Path | Mapping[str, Any] | None) -> dict[str, NDArray[Any]]:
-    if bind is None:
-        return {}
-    if isinstance(bind, Mapping):
-        found = {str(name): np.asarray(array) for name, array in bind.items()}
-    else:
-        found = _arrays(Path(bind))
-    for name, array in found.items():
-        if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-            raise UsageError(f"bind gives {name!r} as {array.dtype}", expected="numbers")
-    return found
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of an .npz; sizes are checked before anything is unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-        if total > limits.MAX_FILE_BYTES:
-            raise FormatError(
-                f"unpacks to {total} bytes",
-                where=str(path),
-                expected=f"at most {limits.MAX_FILE_BYTES}",
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        raise UsageError("no such file", where=str(path), hint="Check --bind") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
-        raise FormatError(
-            "is no .npz of plain arrays", where=str(path), hint="Write it with numpy.savez"
-        ) from None
