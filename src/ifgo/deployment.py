@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ifgo import formats
-from ifgo.errors import UsageError
+from ifgo.errors import IfgoError, UsageError
 from ifgo.files import atomic_folder
+from ifgo.formats import raw
 from ifgo.model import Model
 
 TARGETS: Final = ("c99", "cortex_m")
@@ -77,17 +78,28 @@ def deploy(
     if folder.exists() and not folder.is_dir():
         raise UsageError("is a file", where=str(folder), expected="a folder, or a new name")
 
+    written = [*files]
+
     def fill(place: Path) -> None:
         for file, text in files.items():
             (place / file).write_text(text, encoding="ascii", newline="\n")
+        if weights == "files":
+            written.extend(_weights(loaded, place, folder))
 
-    if weights == "files":
-        formats.save(loaded, folder / "weights", "raw", layout="A", encoding="bin")
     atomic_folder(folder, fill)
-    written = [*files]
-    if weights == "files":
-        written += sorted(f"weights/{entry.name}" for entry in (folder / "weights").iterdir())
     return Deployed(folder, tuple(written), emitted.facts, measured)
+
+
+def _weights(model: Model, place: Path, folder: Path) -> list[str]:
+    """Raw tensors in place/weights, which go to folder/weights; their names relative to it."""
+    try:
+        formats.save(model, place / "weights", "raw", layout="A", encoding="bin")
+        names = sorted(entry.name for entry in (place / "weights").iterdir())
+        raw.refuse_others(folder / "weights", names)
+    except IfgoError as error:
+        error.where = str(folder / "weights")
+        raise
+    return [f"weights/{name}" for name in names]
 
 
 def _firmware(

@@ -7,6 +7,7 @@ Dense: W (O, I) in layout A, (I, O) in B. The orders stand in gates.LSTM_LAYOUTS
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,7 @@ from ifgo.formats._raw_write import lay_out
 from ifgo.gates import LSTM_LAYOUTS, GateLayout, reorder
 from ifgo.layers import Dense, HiddenAsSequence, Layer, Recurrent
 from ifgo.model import LSTMCell, Model, Provenance
+from ifgo.text import cut
 
 EXTENSIONS: tuple[str, ...] = ()
 READ_OPTIONS = ("layout", "stack")
@@ -95,13 +97,7 @@ def write(
                     expected=f"at most {limits.MAX_TEXT_BYTES}",
                     hint="Write it with encoding bin",
                 )
-        for entry in tensor_files(path) if path.is_dir() else []:
-            if entry.name not in contents:
-                raise UsageError(
-                    f"already holds {entry.name}, which is no part of this model",
-                    expected="a folder without other tensors",
-                    hint="Remove them, or write to another folder",
-                )
+        refuse_others(path, contents)
         contents[FILE] = render(sheet).encode()
         if len(contents[FILE]) > limits.MAX_TOML_BYTES:
             raise UnsupportedError(
@@ -118,6 +114,17 @@ def write(
 
     files.atomic_folder(path, fill)
     return report
+
+
+def refuse_others(path: Path, names: Collection[str]) -> None:
+    """Raises UsageError where `path` holds tensors that would stay beside those of `names`."""
+    for entry in tensor_files(path) if path.is_dir() else []:
+        if entry.name not in names:
+            raise UsageError(
+                f"already holds {cut(entry.name)}, which is no part of this model",
+                expected="a folder without other tensors",
+                hint="Remove them, or write to another folder",
+            )
 
 
 def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str | None:
