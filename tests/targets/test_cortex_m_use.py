@@ -11,6 +11,7 @@ from cortex_m_cases import require_cross_tools
 from ifgo.deployment import deploy
 from ifgo.errors import UsageError
 from ifgo.model import Dense, FeatureInput, LSTMCell, Model, Recurrent
+from ifgo.targets.c99 import packing
 from ifgo.verification import verify
 
 RANDOM = np.random.default_rng(3)
@@ -40,7 +41,46 @@ def test_run_and_verify_on_a_board() -> None:
     assert (got.view(np.uint32) == want.view(np.uint32)).all()
     found = verify(MODEL, x, against=("qemu:mps2-an386",))
     assert found.ok
-    assert [f.verdict for f in found.findings if f.runtime == "qemu:mps2-an386"] == ["EXACT"]
+    rows = [(f.layer, f.verdict) for f in found.findings if f.runtime == "qemu:mps2-an386"]
+    assert rows == [("a", "EXACT"), ("y", "EXACT"), ("output and final state", "EXACT")]
+
+
+def test_a_difference_on_a_board_is_located(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One weight of the output gate, unit 2, in the C alone."""
+    require_cross_tools()
+    pack = packing.pack
+
+    def wrong(matrices: list[np.ndarray]) -> np.ndarray:
+        if matrices[0].shape != (20, 2):
+            return pack(matrices)
+        changed = matrices[0].copy()
+        changed[15 + 2, 1] *= np.float32(1.01)
+        return pack([changed, *matrices[1:]])
+
+    monkeypatch.setattr(packing, "pack", wrong)
+    x = draw(1, 6, 2)
+    x[0, :3, 1] = 0.0
+    found = verify(MODEL, x, against=("qemu:mps2-an386",))
+    assert not found.ok
+    first, *rest = [f for f in found.findings if f.runtime == "qemu:mps2-an386"]
+    assert (first.layer, first.verdict, first.cause) == ("a", "DIFFERS", "own")
+    assert (first.part, first.step, first.unit) == ("z_o", 3, 2)
+    assert [f.cause for f in rest] == ["inherited", "inherited"]
+
+
+def test_a_board_without_room_for_traces_is_compared_at_its_ends() -> None:
+    require_cross_tools()
+    cells = [LSTMCell(draw(32, 2), draw(32, 8), draw(32)) for _ in range(2)]
+    model = Model((FeatureInput(2),), (Recurrent("a", *cells),))
+    found = verify(model, draw(1, 40, 2), against=("qemu:microbit",))
+    layers, ends = [f for f in found.findings if f.runtime == "qemu:microbit"]
+    assert (layers.layer, layers.verdict) == ("every layer", "not compared")
+    assert layers.note.startswith("traces: board microbit: the model needs ")
+    assert layers.note.endswith(
+        " bytes of RAM, nRF51822 has 16384. Choose a board with more memory, or a smaller model"
+    )
+    assert (ends.layer, ends.verdict) == ("output and final state", "EXACT")
+    assert found.ok
 
 
 def test_deploy_writes_a_project(tmp_path: Path) -> None:

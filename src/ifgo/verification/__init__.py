@@ -59,7 +59,7 @@ def verify(
     if "c99" in against:
         findings += compare.c99_against_exact(loaded, ready.x, start, done)
     for name in boards:
-        findings.append(compare.backend_against_exact(loaded, ready.x, start, done, name))
+        findings += compare.board_against_exact(loaded, ready.x, start, done, name)
     if "onnxruntime" in against:
         from ifgo.verification import onnx_runtime
 

@@ -164,14 +164,26 @@ def c99_against_exact(
     return [*findings, _ends("c99", model, done, y, final, inherits)]
 
 
-def backend_against_exact(
+def board_against_exact(
     model: Model, x: NDArray[Any], start: State, done: Execution, name: str
-) -> Finding:
-    """Output and final state of a float32 backend (qemu:BOARD), bit for bit."""
-    from ifgo.backends import backend
+) -> list[Finding]:
+    """Emitted C on the emulated board qemu:BOARD, as c99_against_exact.
 
-    y, final = backend(name)(model, x, start, None)
-    return _ends(name, model, done, y, final, False)
+    Where the board has no room for traces, the output and the final state alone are compared.
+    """
+    from ifgo.backends import EMULATED
+    from ifgo.targets import cortex_m
+
+    board = cortex_m.find_board(name.removeprefix(EMULATED))
+    y, final = cortex_m.run_model(model, x, start, board)
+    try:
+        findings = traced_against_exact(
+            name, model, done, cortex_m.trace_model(model, x, start, board)
+        )
+    except UnsupportedError as error:
+        findings = [Subject(name, "exact", "every layer").silent(f"traces: {error}")]
+    inherits = any(not finding.holds for finding in findings)
+    return [*findings, _ends(name, model, done, y, final, inherits)]
 
 
 def traced_against_exact(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifgo.targets.cortex_m.boards import BOARDS, Board, find_board
-from ifgo.targets.cortex_m.builder import Built, build, run_model
+from ifgo.targets.cortex_m.builder import Built, build, run_model, trace_model
 from ifgo.targets.cortex_m.emitter import Project, emit
 from ifgo.targets.cortex_m.measuring import measure
 from ifgo.targets.cortex_m.report import Report
@@ -21,4 +21,5 @@ __all__ = [
     "find_tool",
     "measure",
     "run_model",
+    "trace_model",
 ]

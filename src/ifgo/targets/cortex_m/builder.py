@@ -170,3 +170,13 @@ def run_model(
         given = lengths is not None
         built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1), lengths=given)
         return built.run(x, state, lengths)
+
+
+def trace_model(model: Model, x: NDArray[Any], state: State, board: str | Board) -> c99.Traces:
+    """What every layer computes in the emulator.
+
+    Raises UnsupportedError where the board has no room for it.
+    """
+    with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
+        built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1), trace=True)
+        return built.run_traced(x, state)[2]
