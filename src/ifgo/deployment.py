@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ifgo import formats
+from ifgo import files, formats
 from ifgo.errors import IfgoError, UsageError
-from ifgo.files import atomic_folder
 from ifgo.formats import raw
 from ifgo.model import Model
+from ifgo.program import Program
 
 TARGETS: Final = ("c99", "cortex_m")
 
@@ -60,34 +60,51 @@ def deploy(
             f"a report is measured on a board, and target {target} has none",
             expected="target cortex_m",
         )
+    folder = files.as_path(out, "the folder to write to")
+    if not isinstance(model, Model) and weights == "files":
+        files.refuse_own_source(files.as_path(model, "the model"), folder / "weights")
     loaded = model if isinstance(model, Model) else formats.load(model)
     measured: Any = None
     if target == "cortex_m":
-        emitted, files = _firmware(loaded, board, name, weights, main, max_steps)
+        emitted, texts = _firmware(loaded, board, name, weights, main, max_steps)
         if report:
             from ifgo.targets import cortex_m
 
             measured = cortex_m.measure(loaded, str(board), name=name, max_steps=max_steps)
-            files |= {"report.json": measured.to_json(), "report.html": measured.to_html()}
+            texts |= {"report.json": measured.to_json(), "report.html": measured.to_html()}
     elif board is not None:
         raise UsageError(f"board {board!r} means nothing to target c99", expected="no board")
     else:
         emitted = c99.emit(loaded, name=name, weights=weights, main=main, max_steps=max_steps)
-        files = emitted.files
-    folder = Path(out)
+        texts = emitted.files
+    _judge_steps(emitted.program, max_steps)
     if folder.exists() and not folder.is_dir():
         raise UsageError("is a file", where=str(folder), expected="a folder, or a new name")
 
-    written = [*files]
+    written = [*texts]
 
     def fill(place: Path) -> None:
-        for file, text in files.items():
+        for file, text in texts.items():
             (place / file).write_text(text, encoding="ascii", newline="\n")
         if weights == "files":
             written.extend(_weights(loaded, place, folder))
 
-    atomic_folder(folder, fill)
+    files.atomic_folder(folder, fill)
     return Deployed(folder, tuple(written), emitted.facts, measured)
+
+
+def _judge_steps(program: Program, max_steps: int | None) -> None:
+    """Raises UsageError where max_steps is given and the source would not depend on it."""
+    if max_steps is not None and program.streamable:
+        raise UsageError(
+            "max_steps means nothing to a model that takes one step per call",
+            expected="no max_steps (--max-steps)",
+        )
+    if max_steps is not None and program.required_steps not in (None, max_steps):
+        raise UsageError(
+            f"max_steps is {max_steps}, and the model takes {program.required_steps} steps alone",
+            expected=f"max_steps (--max-steps) {program.required_steps}, or none",
+        )
 
 
 def _weights(model: Model, place: Path, folder: Path) -> list[str]:

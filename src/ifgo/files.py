@@ -73,6 +73,21 @@ def _require_regular(path: Path, mode: int) -> None:
         )
 
 
+def refuse_own_source(source: Path, target: Path) -> None:
+    """Raises UsageError where writing `target` would overwrite the model that lies in `source`."""
+    try:
+        same = source.samefile(target)
+    except OSError:
+        return
+    if same:
+        raise UsageError(
+            "is the model that is read, and would be overwritten",
+            where=str(target),
+            expected="another name",
+            hint="Write it elsewhere first, then move it",
+        )
+
+
 @contextmanager
 def _writing(path: Path) -> Generator[None, None, None]:
     """Turns what the system refuses into a UsageError about `path`."""

@@ -18,6 +18,22 @@ def bits(model):
     return {name: array.tobytes() for name, array in model.arrays.items()}
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_onto_its_own_source(ifgo, model, tmp_path, linked):
+    path, target = tmp_path / "m.ifgo", tmp_path / ("link.onnx" if linked else "m.ifgo")
+    package.save(model, path)
+    before = path.read_bytes()
+    if linked:
+        target.symlink_to(path)
+    done = ifgo("convert", path, target)
+    assert (done.code, done.error) == (
+        2,
+        f"{target}: is the model that is read, and would be overwritten, expected another name. "
+        "Write it elsewhere first, then move it",
+    )
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("ending", ["ifgo", "onnx", "safetensors"])
 def test_the_ending_names_the_format(ifgo, model, model_file, tmp_path, ending):
     path = tmp_path / f"copy.{ending}"

@@ -15,7 +15,8 @@ from presence import missing
 import ifgo as package
 from ifgo.cli.compiling import compile_line, compile_main, run_main
 from ifgo.cli.new import random_model
-from ifgo.errors import ToolError
+from ifgo.errors import ToolError, UsageError
+from ifgo.model import FeatureInput, Flatten, Model
 from ifgo.targets.cortex_m import toolchain
 
 
@@ -86,6 +87,71 @@ def test_max_steps(ifgo, whole, tmp_path):
     done = ifgo("deploy", whole, "--out", folder, "--max-steps", 50)
     assert done.code == 0
     assert "_MAX_STEPS 50u" in (folder / "model.h").read_text()
+
+
+def test_max_steps_of_a_model_that_streams(ifgo, model_file, tmp_path):
+    done = ifgo("deploy", model_file, "--out", tmp_path / "out", "--max-steps", 50)
+    assert (done.code, done.error) == (
+        2,
+        "max_steps means nothing to a model that takes one step per call, "
+        "expected no max_steps (--max-steps)",
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_max_steps_of_a_model_of_one_length(ifgo, tmp_path):
+    path = tmp_path / "flat.ifgo"
+    layers = (*random_model([2], 1, sequence=True).layers, Flatten("flat", 4))
+    package.save(Model((FeatureInput(1),), layers), path)
+    done = ifgo("deploy", path, "--out", tmp_path / "out", "--max-steps", 50)
+    assert (done.code, done.error) == (
+        2,
+        "max_steps is 50, and the model takes 4 steps alone, "
+        "expected max_steps (--max-steps) 4, or none",
+    )
+    assert ifgo("deploy", path, "--out", tmp_path / "out", "--max-steps", 4).code == 0
+
+
+def test_all_or_nothing(ifgo, model_file, tmp_path):
+    """Seen before the weights are written."""
+    folder = tmp_path / "out"
+    (folder / "model.c").mkdir(parents=True)
+    done = ifgo("deploy", model_file, "--out", folder, "--weights", "files")
+    assert (done.code, done.error) == (
+        2,
+        f"{folder / 'model.c'}: is a folder, expected a file or a new name. Write to another name",
+    )
+    assert [entry.name for entry in folder.iterdir()] == ["model.c"]
+
+
+def test_weights_of_another_model_stay_alone(ifgo, model_file, tmp_path):
+    folder = tmp_path / "out"
+    (folder / "weights").mkdir(parents=True)
+    (folder / "weights" / "tensor_W_9_9.bin").write_bytes(b"")
+    done = ifgo("deploy", model_file, "--out", folder, "--weights", "files")
+    assert (done.code, done.error) == (
+        2,
+        f"{folder / 'weights'}: already holds tensor_W_9_9.bin, which is no part of this model, "
+        "expected a folder without other tensors. Remove them, or write to another folder",
+    )
+    assert [entry.name for entry in folder.iterdir()] == ["weights"]
+
+
+def test_onto_its_own_source(ifgo, model_file, tmp_path):
+    weights = tmp_path / "out" / "weights"
+    assert ifgo("convert", model_file, weights, "--to", "raw", "--encoding", "txt").code == 0
+    before = {entry: entry.read_bytes() for entry in weights.iterdir()}
+    message = (
+        f"{weights}: is the model that is read, and would be overwritten, expected another name. "
+        "Write it elsewhere first, then move it"
+    )
+    done = ifgo("deploy", weights, "--out", tmp_path / "out", "--weights", "files")
+    assert (done.code, done.error) == (2, message)
+    with pytest.raises(UsageError) as caught:
+        package.deploy(weights, tmp_path / "out", weights="files")
+    assert str(caught.value) == message
+    assert {entry: entry.read_bytes() for entry in weights.iterdir()} == before
+    assert ifgo("deploy", weights, "--out", tmp_path / "out").code == 0
 
 
 @pytest.mark.parametrize("as_json", [False, True])

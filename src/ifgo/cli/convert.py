@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from ifgo import formats
+from ifgo import files, formats
 from ifgo.cli import terminal
 from ifgo.cli.options import Source, model_source
 from ifgo.cli.terminal import escape, json_option
@@ -53,6 +53,7 @@ def command(
     """
     if source.layout and to_layout is None and not _is_raw(source):
         source, to_layout = replace(source, layout=None), source.layout
+    files.refuse_own_source(Path(source.path), Path(destination))
     model = source.load()
     rounded = ""
     if allow_lossy:

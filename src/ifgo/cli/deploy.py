@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from ifgo import deployment
+from ifgo import deployment, files
 from ifgo.cli import terminal
 from ifgo.cli.compiling import compile_line
 from ifgo.cli.options import Source, model_source
@@ -54,6 +55,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Write MODEL as C source that computes the bits of the exact reference, on any compiler."""
+    if weights == "files":
+        files.refuse_own_source(Path(source.path), Path(out) / "weights")
     done = deployment.deploy(
         source.load(),
         out,
