@@ -31,6 +31,12 @@ PACKAGES = {
 }
 """Program → its Debian package."""
 
+STRICT = (
+    *("-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wdouble-promotion", "-Wshadow"),
+    *("-Wundef", "-Wvla", "-Wstrict-prototypes", "-Wmissing-prototypes", "-pedantic", "-Werror"),
+)
+"""What GCC and clang must both find nothing with."""
+
 
 def require(program: str) -> None:
     """Skip where a program is missing on a developer's machine, fail in CI."""
