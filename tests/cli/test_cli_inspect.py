@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 import ifgo as package
@@ -158,3 +159,81 @@ def test_hostile_names_in_errors(ifgo, hostile, x, tmp_path):
     assert done.code == 2
     assert f"(layer {SHOWN}lstm0) has shape (7,)" in done.error
     safe(done.out, done.err)
+
+
+def test_lstms_of_a_file(ifgo, model_file):
+    done = ifgo("inspect", model_file, "--lstms")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split() for line in done.out.splitlines()]
+    assert lines[0] == ["name", "input", "hidden", "directions", "input", "from", "options"]
+    assert lines[2] == ["lstm0", "2", "5", "forward", "input", "'x'"]
+    assert lines[3] == ["lstm1", "5", "3", "forward", "layer", "'lstm0'", "(lstm)"]
+    assert done.out.endswith("\n\nbeside them 1: 1 dense\n")
+    tree = ifgo("inspect", model_file, "--lstms", "--json").json
+    assert tree["model"] == str(model_file)
+    assert [layer["name"] for layer in tree["lstms"]] == ["lstm0", "lstm1"]
+    assert (tree["format"], tree["others"]) == ("native", {"dense": 1})
+
+
+def test_lstms_of_a_graph_that_is_no_chain(ifgo, model, tmp_path):
+    path = tmp_path / "m.onnx"
+    package.save(model, path)
+    made = onnx.load(path)
+    made.graph.node.append(onnx.helper.make_node("Abs", ["y"], ["abs"], name="\x1babs"))
+    made.graph.output.append(onnx.helper.make_tensor_value_info("abs", 1, ["T", "B", 1]))
+    path.write_bytes(made.SerializeToString())
+    done = ifgo("inspect", path, "--lstms")
+    assert "\x1b" not in done.out
+    assert "1 Abs" in done.out.splitlines()[-1]
+    refused = ifgo("inspect", path)
+    assert refused.code == 3
+    assert refused.error.endswith(
+        "Take the LSTM layers alone with --select NAME (select= in Python), see ifgo inspect "
+        "--lstms"
+    )
+    done = ifgo("inspect", path, "--select", "lstm1")
+    assert (done.code, done.err) == (0, "")
+    assert "note: selected 'lstm1'" in done.out
+    assert "note: left out " in done.out
+
+
+def test_lstms_that_are_refused_say_why(ifgo, tmp_path):
+    path = tmp_path / "m.onnx"
+    named = onnx.helper.make_tensor_value_info
+    entries = [named("x", 1, ["T", "B", 2]), named("w", 1, [1, 12, 2]), named("r", 1, [1, 12, 3])]
+    node = onnx.helper.make_node("LSTM", ["x", "w", "r"], ["y"], name="cell", hidden_size=3)
+    graph = onnx.helper.make_graph([node], "g", entries, [named("y", 1, ["T", 1, "B", 3])])
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    done = ifgo("inspect", path, "--lstms")
+    assert done.code == 0
+    words = " ".join(done.out.split())
+    assert words.startswith("name input hidden directions input from options ")
+    assert "cell ? ? ? input 'x' cannot be selected:" in words
+    assert words.endswith("nothing beside them")
+
+
+def test_a_list_excludes_what_needs_a_model(ifgo, model_file):
+    for option in (["--gates"], ["--select", "lstm0"]):
+        done = ifgo("inspect", model_file, "--lstms", *option)
+        assert done.code == 2
+        assert done.error == (
+            f"--lstms and {option[0]} exclude each other. List the layers first, then select some "
+            "of them"
+        )
+
+
+def test_select_reaches_every_verb(ifgo, model, model_file, tmp_path):
+    x, y = tmp_path / "x.npy", tmp_path / "y.npy"
+    np.save(x, np.ones((4, 2), np.float32))
+    said = "note: random weights, seed 7\nnote: left out 2 layers: 1 dense, 1 lstm\n"
+    calls = {
+        "run": ("run", model_file, "--input", x, "--output", y),
+        "convert": ("convert", model_file, tmp_path / "part.ifgo"),
+        "deploy": ("deploy", model_file, "--out", tmp_path / "c"),
+        "verify": ("verify", model_file, "--against", ""),
+    }
+    for verb, arguments in calls.items():
+        done = ifgo(*arguments, "--select", "lstm0")
+        assert said in done.err, (verb, done.err)
+    assert np.load(y).shape == (1, 4, 5)
+    assert [layer.name for layer in package.load(tmp_path / "part.ifgo").layers] == ["lstm0"]

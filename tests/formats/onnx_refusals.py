@@ -75,8 +75,8 @@ BIND = (
 )
 KNOWN = (
     ", expected only the operators of an LSTM chain: LSTM, MatMul, Gemm, Add, Mul, activations, "
-    "Gather of an embedding, and moves of whole axes. Export the recurrent part of the model on "
-    "its own"
+    "Gather of an embedding, and moves of whole axes. Take the LSTM layers alone with --select "
+    "NAME (select= in Python), see ifgo inspect --lstms"
 )
 LAST_AXIS = (
     "does not get its features along the last axis, expected (batch, time, features) in any order "

@@ -10,6 +10,9 @@ from typing import Any, get_args
 import click
 
 from ifgo import formats
+from ifgo.cli import terminal
+from ifgo.cli.terminal import escape
+from ifgo.formats.extraction import Listing
 from ifgo.model import Model
 
 Function = Callable[..., Any]
@@ -24,11 +27,24 @@ class Source:
     layout: str | None
     stack: str | None
     bind: str | None
+    select: str | None = None
 
-    def load(self) -> Model:
-        """The model. Raises what formats.load raises."""
-        options = {"layout": self.layout, "stack": self.stack, "bind": self.bind}
-        return formats.load(self.path, self.format, **options)
+    def load(self, *, tell: bool = True) -> Model:
+        """The model; where layers are selected, what was left out is said on stderr if `tell`.
+        Raises what formats.load raises."""
+        model = formats.load(self.path, self.format, **self._options, select=self.select)
+        if tell and self.select is not None:
+            for note in model.provenance.notes:
+                terminal.tell(f"note: {escape(note)}")
+        return model
+
+    def list_layers(self) -> Listing:
+        """The recurrent layers of the file. Raises what formats.list_layers raises."""
+        return formats.list_layers(self.path, self.format, **self._options)
+
+    @property
+    def _options(self) -> dict[str, str | None]:
+        return {"layout": self.layout, "stack": self.stack, "bind": self.bind}
 
 
 def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
@@ -56,6 +72,12 @@ def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
             metavar="W.npz",
             help="Arrays for ONNX graph inputs that are really weights, by input name.",
         ),
+        click.option(
+            "--select",
+            metavar="NAME[,NAME]",
+            help="These recurrent layers alone, out of a larger model; "
+            "`ifgo inspect --lstms` lists them.",
+        ),
     )
 
     def decorate(function: Function) -> Function:
@@ -67,9 +89,11 @@ def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
             layout: str | None,
             stack: str | None,
             bind: str | None,
+            select: str | None,
             **rest: Any,
         ) -> Any:
-            return function(*args, source=Source(model, format_, layout, stack, bind), **rest)
+            source = Source(model, format_, layout, stack, bind, select)
+            return function(*args, source=source, **rest)
 
         for parameter in reversed(parameters):
             command = parameter(command)

@@ -6,12 +6,15 @@ Report of what it kept, folded and lost; without `allow_lossy` a loss is refused
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
 
 from ifgo.errors import FormatError, IfgoError, UsageError
+from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
 
 FORMATS: Final = ("native", "raw", "onnx")
@@ -77,10 +80,39 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
     """Read a model. `format` is found from the content where it is not given.
 
     options: layout ("A"|"B") and stack for raw folders; bind (path of an npz, or a mapping) for
-    ONNX weights that are graph inputs. Raises UsageError, FormatError or UnsupportedError, each
-    naming the file.
+    ONNX weights that are graph inputs; select (names as `list_layers` gives them, or one string
+    with commas) for recurrent layers out of something larger. Raises UsageError, FormatError or
+    UnsupportedError, each naming the file.
     """
     place = Path(path)
+    name = _found(place, format)
+    chosen = get(name)
+    select = None if "select" in chosen.READ_OPTIONS else options.pop("select", None)
+    with _located(place):
+        model = chosen.read(place, **_options(options, chosen.READ_OPTIONS, name, "reading"))
+        return model if select is None else part_of(model, select)
+
+
+def list_layers(path: str | Path, format: str | None = None, **options: Any) -> Listing:
+    """The recurrent layers of a file, each by the name that `load(select=)` takes, and the rest.
+
+    options as for `load`, but select. Raises what `load` raises; a layer that cannot be read alone
+    is listed with the reason.
+    """
+    place = Path(path)
+    name = _found(place, format)
+    chosen = get(name)
+    lister = getattr(chosen, "list_layers", None)
+    known = tuple(option for option in chosen.READ_OPTIONS if option != "select")
+    with _located(place):
+        given = _options(options, known, name, "listing")
+        if lister is not None:
+            return lister(place, **given)
+        return listing_of(chosen.read(place, **given), name)
+
+
+def _found(place: Path, format: str | None) -> str:
+    """The format of a file that exists."""
     if not place.exists():
         raise UsageError("no such file or folder", where=str(place), hint="Check the path")
     name = format or next((n for n in FORMATS if get(n).sniff(place)), None)
@@ -91,9 +123,14 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
             expected="one of " + ", ".join(FORMATS),
             hint="Name it with --from FORMAT (format= in Python) if its ending is unusual",
         )
-    chosen = get(name)
+    return name
+
+
+@contextmanager
+def _located(place: Path) -> Generator[None]:
+    """Errors name the file."""
     try:
-        return chosen.read(place, **_options(options, chosen.READ_OPTIONS, name, "reading"))
+        yield
     except IfgoError as error:
         if error.where and str(place) in error.where:
             raise

@@ -7,6 +7,7 @@ to constants. The outputs are those of the last chosen node.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto
 
+from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted
 from ifgo.formats._onnx_fold import MOVES
@@ -24,7 +26,8 @@ from ifgo.formats._onnx_walk import Walk
 from ifgo.formats.extraction import Found, Listing, chosen, counted, left_out
 from ifgo.model import Model
 
-_WEIGHTS: Final = (1, 2, 3, 7)
+_WEIGHTS: Final = {1: "W", 2: "R", 3: "B", 7: "P"}
+_REQUIRED: Final = (1, 2)
 _LENGTHS: Final = 4
 _STATES: Final = {5: "h", 6: "c"}
 
@@ -79,6 +82,10 @@ class _Cut:
         self.bound = bound
         self.makers = {name: node for node in graph.nodes for name in filter(None, node.outputs)}
         lstms = [node for node in graph.nodes if node.op == "LSTM"]
+        if len(lstms) > limits.MAX_LAYERS:
+            raise FormatError(
+                f"has {len(lstms)} LSTM nodes", expected=f"at most {limits.MAX_LAYERS}"
+            )
         own = [printable(node.name, 256) for node in lstms]
         self.nodes = {
             name if name and own.count(name) == 1 else f"#{node.position}": node
@@ -96,17 +103,17 @@ class _Cut:
         try:
             layer = self.model((name,), "").recurrent[0]
         except IfgoError as error:
-            shape = self._shape(node, 1)
-            sizes = (shape[2], shape[1] // 4) if shape is not None and len(shape) == 3 else (None,) * 2
-            return Found(name, *sizes, (), "", source, after, str(error))
+            return Found(name, *self._sizes(node), (), "", source, after, str(error))
         sizes = layer.cell.input_size, layer.hidden_size
         return Found(name, *sizes, tuple(layer.cells), layer.detail(), source, after)
 
-    def _shape(self, node: Node, position: int) -> tuple[int, ...] | None:
+    def _sizes(self, node: Node) -> tuple[int | None, int | None]:
+        """input_size and hidden_size by W, where that is known."""
         try:
-            return self._constant(node, position).shape
+            shape = self._constant(node, 1).shape
         except IfgoError:
-            return None
+            return None, None
+        return (shape[2], shape[1] // 4) if len(shape) == 3 else (None, None)
 
     def _source(self, node: Node) -> tuple[str, str]:
         """Where X comes from beyond moves, and the only LSTM node before it."""
@@ -115,7 +122,8 @@ class _Cut:
         seen: set[str] = set()
         while (maker := self.makers.get(name)) is not None and name not in seen:
             seen.add(name)
-            if maker.op not in MOVES or maker.op == "Concat" or not maker.inputs:
+            constant = bool(maker.inputs) and self.graph.is_constant(maker.inputs[0])
+            if maker.op not in MOVES or maker.op == "Concat" or not maker.inputs or constant:
                 break
             name = maker.inputs[0]
         after = [self.names[k] for k in reach.lstms]
@@ -132,7 +140,7 @@ class _Cut:
     def model(self, names: tuple[str, ...], path: str) -> Model:
         """The nodes called `names`, in the order of the graph, as one chain."""
         nodes = sorted((self.nodes[name] for name in names), key=lambda node: node.position)
-        for before, node in zip(nodes, nodes[1:], strict=False):
+        for before, node in itertools.pairwise(nodes):
             self._check_follows(before, node)
         first, last = nodes[0], nodes[-1]
         if not first.inputs or not first.inputs[0]:
@@ -147,7 +155,8 @@ class _Cut:
         walk.run()
         positions = {node.position for node in inside}
         rest = [node.op for node in self.graph.nodes if node.position not in positions]
-        walk.chain.notes.append(f"selected {', '.join(quoted(self.names[n.position]) for n in nodes)}")
+        words = ", ".join(quoted(self.names[node.position]) for node in nodes)
+        walk.chain.notes.append(f"selected {words}")
         walk.chain.notes.append(left_out(counted(rest), "node"))
         return assemble(graph, walk, path)
 
@@ -167,15 +176,20 @@ class _Cut:
         """X of a node as an input with open time and batch."""
         weight = self._constant(node, 1)
         if weight.ndim != 3:
-            raise FormatError(f"W has shape {weight.shape}", where=node.where, expected="(D, 4H, I)")
+            raise FormatError(
+                f"W has shape {weight.shape}", where=node.where, expected="(D, 4H, I)"
+            )
         time, batch = Length.named(".time"), Length.named(".batch")
         layout = node.attributes.get("layout")
         order = (batch, time) if layout is not None and layout.i == 1 else (time, batch)
         return GraphInput(node.inputs[0], weight.dtype, (*order, weight.shape[2]))
 
     def _rewired(self, node: Node, entries: dict[str, GraphInput]) -> Node:
-        """The node with its states and lengths constant, left out, or inputs of their own."""
+        """The node with its states constant, left out, or inputs; lengths are always an input."""
         inputs = list(node.inputs)
+        for position in _WEIGHTS:
+            if position in _REQUIRED or (position < len(inputs) and inputs[position]):
+                self._constant(node, position)
         given = {k: inputs[k] for k in _STATES if k < len(inputs) and inputs[k]}
         settled = {k: self._settled(name) for k, name in given.items()}
         if None in settled.values():
@@ -195,8 +209,7 @@ class _Cut:
                 inputs[k] = name or ""
         if len(inputs) > _LENGTHS and inputs[_LENGTHS]:
             name = inputs[_LENGTHS]
-            if self.constants.fold(name) is None:
-                entries[name] = GraphInput(name, np.dtype(np.int32), (Length.named(".batch"),))
+            entries[name] = GraphInput(name, np.dtype(np.int32), (Length.named(".batch"),))
         return replace(node, inputs=tuple(inputs))
 
     def _settled(self, name: str) -> str | None:
@@ -252,7 +265,7 @@ class _Cut:
         name = node.inputs[position] if position < len(node.inputs) else ""
         value = self.constants.fold(name) if name else None
         if value is None:
-            letter = "XWRB"[position]
+            letter = _WEIGHTS[position]
             raise UnsupportedError(
                 f"{letter} ({quoted(name)}) is computed from inputs of the graph"
                 if name

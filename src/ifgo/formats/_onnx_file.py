@@ -64,7 +64,11 @@ def text(value: str | bytes) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator of the graph. An empty input or output name means that it is left out."""
+    """One operator of the graph. An empty input or output name means that it is left out.
+
+    op: "LSTM"; with its domain, as "com.microsoft.Attention", where that is not the standard one
+    (domain is "" there).
+    """
 
     op: str
     name: str
@@ -72,6 +76,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, AttributeProto]
+    domain: str = ""
 
     @property
     def where(self) -> str:
@@ -111,7 +116,7 @@ class Graph:
 
 def parse(path: Path) -> Graph:
     """The graph in `path`. Raises FormatError where it is damaged, UnsupportedError where it holds
-    what no chain of layers has (operators of other domains, sparse tensors)."""
+    what no model has that ifgo reads (sparse tensors, inputs that are no numbers)."""
     model = _decoded(files.read_bytes(path))
     graph = model.graph
     if not model.HasField("graph") or not graph.output:
@@ -178,23 +183,18 @@ def _opset(model: onnx.ModelProto) -> int:
 
 
 def _node(node: onnx.NodeProto, position: int) -> Node:
+    domain = "" if text(node.domain) == "ai.onnx" else text(node.domain)
     made = Node(
-        text(node.op_type),
+        f"{domain}.{text(node.op_type)}" if domain else text(node.op_type),
         text(node.name),
         position,
         tuple(text(name) for name in node.input),
         tuple(text(name) for name in node.output),
         {text(attribute.name): attribute for attribute in node.attribute},
+        domain,
     )
     if len(made.attributes) != len(node.attribute):
         raise FormatError("has an attribute twice", where=made.where, expected="each once")
-    if text(node.domain) not in ("", "ai.onnx"):
-        raise UnsupportedError(
-            f"is a {printable(node.op_type, 40)} of domain {quoted(node.domain)}",
-            where=made.where,
-            expected="standard ONNX operators only",
-            hint="Export it without functions or contributed operators",
-        )
     return made
 
 

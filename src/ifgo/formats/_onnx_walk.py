@@ -32,6 +32,7 @@ class Walk:
         self.values: dict[str, Value] = {}
         self._budget = Budget()
         self._bound = bound
+        self._makers: dict[str, Node] = {}
 
     def run(self) -> None:
         """Walk. Raises IfgoErrors that name the node."""
@@ -40,11 +41,40 @@ class Walk:
             self.chain.notes.append(f"left out {left} nodes that no output depends on")
         self._enter(needed)
         for node in needed:
-            try:
-                self._visit(node)
-            except IfgoError as error:
-                named = error.where is not None and node.where in error.where
-                raise (error if named else error.located(node.where)) from None
+            self._located_visit(node)
+
+    def fold(self, name: str) -> NDArray[Any] | None:
+        """The constant called `name`, None where it depends on an input that is not bound.
+
+        Raises IfgoErrors that name the node where constants meet an operator that does not fold.
+        """
+        for given, array in self._bound.items():
+            if given not in self.values:
+                self._bind(given, array)
+        if not self._makers:
+            self._makers |= {out: node for node in self.graph.nodes for out in node.outputs if out}
+        wanted, needed = [name], dict[int, Node]()
+        while wanted:
+            source = wanted.pop()
+            if not source or source in self.values or self.graph.is_constant(source):
+                continue
+            node = self._makers.get(source)
+            if node is None or node.op == "LSTM":
+                return None
+            if node.position not in needed:
+                needed[node.position] = node
+                wanted.extend(node.inputs)
+        for position in sorted(needed):
+            self._located_visit(needed[position])
+        found = self._value(name)
+        return None if any(found.axes) or found.data.dtype.kind == "O" else found.data
+
+    def _located_visit(self, node: Node) -> None:
+        try:
+            self._visit(node)
+        except IfgoError as error:
+            named = error.where is not None and node.where in error.where
+            raise (error if named else error.located(node.where)) from None
 
     # -- inputs -----------------------------------------------------------------------------
 
@@ -66,6 +96,8 @@ class Walk:
                 seen.add(node.position)
                 wanted.extend(filter(None, node.inputs))
         needed = [node for node in self.graph.nodes if node.position in seen]
+        for node in needed:
+            _require_standard(node)
         if not any(node.op == "LSTM" for node in needed):
             raise UnsupportedError(
                 "has no LSTM node that its outputs depend on", expected="a model around LSTM nodes"
@@ -160,6 +192,7 @@ class Walk:
     # -- nodes ------------------------------------------------------------------------------
 
     def _visit(self, node: Node) -> None:
+        _require_standard(node)
         inputs = [self._value(name) if name else None for name in node.inputs]
         a = Arguments(node, inputs, self.graph.opset, self._budget)
         signal = any(value.signal for value in inputs if value is not None)
@@ -182,7 +215,8 @@ class Walk:
                 f"is {'an' if node.op[:1] in 'AEIO' else 'a'} {printable(node.op, 40)}",
                 expected="only the operators of an LSTM chain: LSTM, MatMul, Gemm, Add, Mul, "
                 "activations, Gather of an embedding, and moves of whole axes",
-                hint="Export the recurrent part of the model on its own",
+                hint="Take the LSTM layers alone with --select NAME (select= in Python), see "
+                "ifgo inspect --lstms",
             )
         a.finish()
         if any(node.outputs[len(results) :]):
@@ -226,3 +260,14 @@ class Walk:
         for value in inputs:
             if value is not None and not value.signal:
                 self._budget.spend(value.data.size, value.data.dtype)
+
+
+def _require_standard(node: Node) -> None:
+    if node.domain:
+        raise UnsupportedError(
+            f"is a {printable(node.op.removeprefix(f'{node.domain}.'), 40)} of domain "
+            f"{quoted(node.domain)}",
+            where=node.where,
+            expected="standard ONNX operators only",
+            hint="Export it without functions or contributed operators",
+        )

@@ -5,21 +5,23 @@ element, everything else is a layer or is refused by name with its node. SPEC.md
 this file: _onnx_wire, _onnx_file and _onnx_bind (untrusted bytes to plain data), _onnx_value,
 _onnx_arguments and _onnx_fold (values and folding), _onnx_chain with _onnx_layers, _onnx_time,
 _onnx_lstm and _onnx_states (what becomes a layer), _onnx_walk, _onnx_model with _onnx_packed (the
-result), _onnx_holds and _onnx_write.
+result), _onnx_extract (some nodes of a larger graph), _onnx_holds and _onnx_write.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from ifgo.errors import IfgoError
 from ifgo.formats import Report
+from ifgo.formats.extraction import Listing
 from ifgo.model import Model
 
 EXTENSIONS: Final = (".onnx",)
-READ_OPTIONS: Final = ("bind",)
+READ_OPTIONS: Final = ("bind", "select")
 WRITE_OPTIONS: Final = ()
 
 
@@ -40,24 +42,50 @@ def sniff(path: Path) -> bool:
     )
 
 
-def read(path: Path, *, bind: str | Path | Mapping[str, Any] | None = None) -> Model:
-    """The model in `path`.
+def read(
+    path: Path,
+    *,
+    bind: str | Path | Mapping[str, Any] | None = None,
+    select: str | Sequence[str] | None = None,
+) -> Model:
+    """The model in `path`, or the LSTM nodes that `select` names as a model of their own.
 
     bind: arrays for graph inputs that are really weights or states, by input name: the path of an
     .npz, or a mapping. Raises FormatError on a damaged file, UnsupportedError naming the node that
     has no place in a chain of layers.
     """
     from ifgo.formats._onnx_bind import bound
+    from ifgo.formats._onnx_extract import extract
     from ifgo.formats._onnx_file import parse
     from ifgo.formats._onnx_model import assemble
     from ifgo.formats._onnx_walk import Walk
 
     given = bound(bind)
-    try:
+    with _located(path):
         graph = parse(path)
+        if select is not None:
+            return extract(graph, given, select, str(path))
         walk = Walk(graph, given)
         walk.run()
         return assemble(graph, walk, str(path))
+
+
+def list_layers(path: Path, *, bind: str | Path | Mapping[str, Any] | None = None) -> Listing:
+    """The LSTM nodes of the graph in `path`, whatever else it holds."""
+    from ifgo.formats._onnx_bind import bound
+    from ifgo.formats._onnx_extract import listing
+    from ifgo.formats._onnx_file import parse
+
+    given = bound(bind)
+    with _located(path):
+        return listing(parse(path), given)
+
+
+@contextmanager
+def _located(path: Path) -> Generator[None]:
+    """Errors name the file."""
+    try:
+        yield
     except IfgoError as error:
         if error.where is not None and str(path) in error.where:
             raise
