@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ifgo import limits, states
+from ifgo.decimals import MAX_CHARS
 from ifgo.errors import UsageError
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS
 from ifgo.lower import lower
@@ -233,6 +234,7 @@ def _context(
         "vector": program.vector_output,
         "output_rows": output.rows,
         "input_size": 1 if tokens else model.input_size,
+        "max_chars": MAX_CHARS,
         "output_size": output.width,
         "input_type": "int32_t" if tokens else "float",
         "vocabulary": model.input.vocabulary if isinstance(model.input, TokenInput) else 0,
