@@ -261,7 +261,7 @@ def _simple(layer: Layer, flow: _Flow) -> None:
         case Masking():
             kept = (x != float(np.float32(layer.value))).any(axis=-1)
             flow.mask = kept if flow.mask is None else flow.mask & kept
-            flow.value = x * kept[..., None]
+            flow.value = np.where(kept[..., None], x, 0.0)
         case LastStep():
             flow.value = _last(layer, flow)
             flow.lengths = flow.mask = None

@@ -2,7 +2,8 @@
 
 Both start from the same x, h and c, so nothing accumulates over time: a bound over many steps
 grows with the network's own amplification and soon says nothing. First-order rounding analysis,
-SPEC.md section 6: u = 2⁻²⁴, a sum of K products is off by at most (K+3)·u·(|b| + Σ|w||v|).
+SPEC.md section 6: u = 2⁻²⁴, a sum of K products is off by at most (K+3)·u·(|b| + Σ|w||v|) + K·η:
+a product (or quotient) that underflows is off by half the least denormal, η = 2⁻¹⁵⁰; sums are not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ F64 = NDArray[np.float64]
 U: Final = 2.0**-24
 """Unit roundoff of float32."""
 
+ETA: Final = 2.0**-150
+"""Half the least denormal of float32: what a product loses where u times it says nothing."""
+
 SAFETY: Final = 1.0 + 2.0**-10
 """Covers the terms of second order in u that the analysis drops, for K below 10⁴."""
 
@@ -42,8 +46,7 @@ ONNXRUNTIME: Final = ActivationErrors(3.6e-7, 2.1e-7)
 """The rational forms of its kernels: 3.5e-7 and 2.0e-7 measured over a dense grid."""
 
 LIBM: Final = ActivationErrors(1.2e-7, 1.2e-7)
-"""A good libm or vector library: about 1 ulp of a value below 1, two operations in a sigmoid.
-PyTorch's LSTM kernels: 7.3e-8 and 9.0e-8 measured over a dense grid."""
+"""A good libm or vector library: about 1 ulp of a value below 1, two operations in a sigmoid."""
 
 
 def activation_bound(
@@ -64,45 +67,41 @@ def activation_bound(
         case "leaky_relu" | "elu":
             return max(1.0, alpha) * delta + rounding * max(1.0, alpha)
         case "scaled_tanh":
-            return alpha * (beta * delta + errors.tanh) + 4 * U * (np.abs(y) + alpha * beta)
+            return alpha * (beta * delta + errors.tanh) + 4 * U * (np.abs(y) + alpha * beta) + ETA
         case "affine":
-            return alpha * delta + 4 * U * (np.abs(y) + beta)
+            return alpha * delta + 4 * U * (np.abs(y) + beta) + ETA
         case "softsign" | "softplus":
             return delta + rounding
         case "thresholded_relu":
-            jumps = np.abs(z - (activation.alpha or 0.0)) <= delta
+            jumps = np.abs(z - (activation.alpha or 0.0)) <= delta + U * alpha
             return np.where(jumps, np.abs(z) + delta, delta)
         case _:
             raise UnsupportedError(f"activation {activation} has no local bound")
 
 
 def sum_bound(source: F64, weight: NDArray[np.floating], extra: F64, terms: int) -> F64:
-    """(K+3)·u·(extra + Σ|w||v|). source (N, K), weight (M, K), extra (M,) or (N, M) → (N, M)."""
-    return (terms + 3) * U * (extra + np.abs(source) @ np.abs(weight.T.astype(np.float64)))
+    """(K+3)·u·(extra + Σ|w||v|) + K·η. source (N, K), weight (M, K), extra (M,) or (N, M) → (N, M).
+
+    terms: K, and what else is summed.
+    """
+    total = extra + np.abs(source) @ np.abs(weight.T.astype(np.float64))
+    return (terms + 3) * U * total + terms * ETA
 
 
 def cell_bounds(
-    cell: LSTMCell,
-    x: F64,
-    h: F64,
-    c: F64,
-    now: truth.Step,
-    errors: ActivationErrors,
-    c_off: F64 | float = 0.0,
+    cell: LSTMCell, x: F64, h: F64, c: F64, now: truth.Step, errors: ActivationErrors
 ) -> dict[str, F64]:
     """Bound of every part of one step; x (N, I), h (N, P), c (N, H) as the float32 step saw them.
 
-    now: the float64 step from the same values. c_off (N, H): how far the c that the float32 step
-    saw may lie from `c`. Keys are those of truth.TRACED.
+    now: the float64 step from the same values. Keys are those of truth.TRACED.
     """
     size = cell.hidden_size
     z = _sums(cell, x, h)
     peephole = None if cell.peephole is None else np.abs(cell.peephole.astype(np.float64))
     norm = _LayerNorms(cell, x, h, c, now)
     if peephole is not None:
-        for row, letter in enumerate("if"):
-            rounding = 3 * U * (norm.magnitude(letter) + peephole[row] * np.abs(c))
-            z[letter] = z[letter] + rounding + peephole[row] * c_off
+        z["i"] = z["i"] + 3 * U * (norm.magnitude("i") + peephole[0] * np.abs(c)) + ETA
+        z["f"] = z["f"] + 3 * U * (norm.magnitude("f") + peephole[1] * np.abs(c)) + ETA
     for letter in "ifg":
         z[letter] = norm.bound(letter, z[letter]) + U * (cell.clip_z or 0.0)
     gate_act, cell_act, hidden_act = cell.activations
@@ -115,16 +114,17 @@ def cell_bounds(
     g = activation_bound(cell_act, now.z_g, now.g, z["g"], errors)
     products = np.abs(now.f * c) + np.abs(now.i * now.g)
     c_bound = np.abs(c) * f + np.abs(now.g) * i + np.abs(now.i) * g + i * g + 3 * U * products
-    c_bound = c_bound + (np.abs(now.f) + f) * c_off + U * (cell.clip_cell or 0.0)
+    c_bound = c_bound + U * (cell.clip_cell or 0.0) + 2 * ETA
     z_o = z["o"]
     if peephole is not None:
         rounding = 3 * U * (norm.magnitude("o") + peephole[2] * np.abs(now.c))
-        z_o = z_o + peephole[2] * c_bound + rounding
+        z_o = z_o + peephole[2] * c_bound + rounding + ETA
     z_o = norm.bound("o", z_o) + U * (cell.clip_z or 0.0)
     o = activation_bound(gate_act, now.z_o, now.o, z_o, errors)
     shown = truth.activate(hidden_act, now.c)
     shown_bound = activation_bound(hidden_act, now.c, shown, c_bound, errors)
     m = np.abs(now.o) * shown_bound + np.abs(shown) * o + o * shown_bound + 2 * U * np.abs(now.m)
+    m = m + ETA
     out = m
     if cell.weight_hr is not None:
         start = np.zeros(cell.output_size)
@@ -141,12 +141,13 @@ def cell_bounds(
 def _sums(cell: LSTMCell, x: F64, h: F64) -> dict[str, F64]:
     """Gate letter → bound of its sums before peephole and norm, folded batch norms included.
 
-    A folded weight or bias is rounded once more: one further u in the count of terms.
+    A folded weight or bias is rounded once more: one further u in the count of terms, and η.
     """
     size = cell.hidden_size
     terms = cell.input_size + cell.output_size + 2
     total = np.zeros((x.shape[0], 4 * size))
     bias = np.zeros(4 * size)
+    underflow = np.full((x.shape[0], 1), terms * ETA)
     for source, side, norm in ((x, "ih", cell.input_norm), (h, "hh", cell.hidden_norm)):
         weight = np.abs(getattr(cell, f"weight_{side}").astype(np.float64))
         stored = getattr(cell, f"bias_{side}")
@@ -158,10 +159,11 @@ def _sums(cell: LSTMCell, x: F64, h: F64) -> dict[str, F64]:
             divisor = root + (norm.epsilon if norm.epsilon_outside else 0.0)
             gain = np.abs(norm.scale.astype(np.float64)) / divisor
             weight = weight * gain[:, None]
+            underflow = underflow + ETA * (1 + np.abs(source).sum(axis=-1, keepdims=True))
             bias = bias + np.abs(norm.mean.astype(np.float64)) * gain
         total = total + np.abs(source) @ weight.T
     bias[size : 2 * size] += abs(cell.forget_bias)
-    parts = np.split((terms + 3) * U * (bias + total), 4, axis=-1)
+    parts = np.split((terms + 3) * U * (bias + total) + underflow, 4, axis=-1)
     return dict(zip("ifgo", parts, strict=True))
 
 
@@ -210,26 +212,21 @@ class _LayerNorms:
         d: F64 = z - z.mean(axis=-1, keepdims=True)
         s: F64 = np.sqrt((d * d).mean(axis=-1, keepdims=True) + self.norm.epsilon)
         largest = np.abs(z).max(axis=-1, keepdims=True)
-        d_off = 2 * delta.max(axis=-1, keepdims=True) + (n + 4) * U * 2 * largest
-        s_off: F64 = d_off + (n + 8) * U * s
+        d_off = 2 * delta.max(axis=-1, keepdims=True) + (n + 4) * U * 2 * largest + ETA
+        s_off: F64 = d_off + (n + 8) * U * s + n * ETA / s
         y = np.abs(d) / s * weight
         off: F64 = weight * (d_off / s + np.abs(d) * s_off / s**2) * (1 + 2 * s_off / s)
         safe: F64 = np.where(np.less_equal(s_off, s / 2), off, 2 * np.sqrt(n) * weight)
-        return safe + 6 * U * (y + np.split(self.bias, 4)[row])
+        rounding = 6 * U * (y + np.split(self.bias, 4)[row]) + ETA * (1 + weight)
+        return safe + rounding
 
 
-def dense_bound(
-    layer: Dense, x: F64, y: F64, errors: ActivationErrors, x_off: F64 | None = None
-) -> F64:
-    """Bound of a Dense layer's output; x (N, I) as the float32 layer saw it, but for an error of at
-    most x_off (N, I); y the true output."""
+def dense_bound(layer: Dense, x: F64, y: F64, errors: ActivationErrors) -> F64:
+    """Bound of a Dense layer's output; x (N, I) as the float32 layer saw it, y the true output."""
     start = np.zeros(layer.weight.shape[0])
     if layer.bias is not None:
         start = np.abs(layer.bias.astype(np.float64))
-    seen = np.abs(x) if x_off is None else np.abs(x) + x_off
-    delta = sum_bound(seen, layer.weight, start, layer.weight.shape[1] + 1)
-    if x_off is not None:
-        delta = delta + x_off @ np.abs(layer.weight.T.astype(np.float64))
+    delta = sum_bound(x, layer.weight, start, layer.weight.shape[1] + 1)
     if layer.activation.name == "softmax":
         return softmax_bound(y, delta) * SAFETY
     z = x @ layer.weight.T.astype(np.float64)
@@ -239,6 +236,11 @@ def dense_bound(
 
 
 def softmax_bound(y: F64, delta: F64) -> F64:
-    """Softmax of n values off by delta: |dy| ≤ 2·y·max δ, and n+12 roundings (powers, sum)."""
-    worst = delta.max(axis=-1, keepdims=True)
-    return y * (2 * worst + 2 * (y.shape[-1] + 12) * U) + 2.0**-149
+    """Softmax of n values off by delta: y changes by the factor e^(2·max δ) at most, stays in
+    [0, 1], and n+12 roundings (powers, sum) follow; two of them may underflow.
+
+    The difference to the largest value, ln(max y / y), rounds too: u times it."""
+    below = np.log(y.max(axis=-1, keepdims=True) / np.maximum(y, 2.0**-1000))
+    worst = 2 * delta.max(axis=-1, keepdims=True) + U * below
+    moved = np.minimum(y * np.expm1(np.minimum(worst, 100.0)), 1.0)
+    return moved + y * 2 * (y.shape[-1] + 12) * U + 4 * ETA
