@@ -17,7 +17,7 @@ from ifgo.errors import FormatError, IfgoError, UsageError
 from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
 
-FORMATS: Final = ("native", "raw", "onnx")
+FORMATS: Final = ("native", "raw", "onnx", "darknet")
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
 Stack = Literal["stacked", "hidden-as-sequence"]

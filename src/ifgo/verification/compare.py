@@ -134,7 +134,8 @@ def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
 def _scale(layer: Layer) -> tuple[Any, Any]:
     arrays = {name: array.astype(np.float64) for name, array in layer.arrays.items()}
     if isinstance(layer, BatchNorm):
-        factor = arrays.get("weight", 1.0) / np.sqrt(arrays["variance"] + layer.epsilon)
+        inside, outside = (0.0, layer.epsilon) if layer.epsilon_outside else (layer.epsilon, 0.0)
+        factor = arrays.get("weight", 1.0) / (np.sqrt(arrays["variance"] + inside) + outside)
         return factor, arrays.get("bias", 0.0) - arrays["mean"] * factor
     if "factor" not in arrays:
         raise UnsupportedError(f"{layer.kind} has no local bound")
