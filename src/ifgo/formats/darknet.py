@@ -87,11 +87,11 @@ def read(path: Path, *, cfg: str | None = None, dialect: str | None = None) -> M
         sections = parse(files.read_bytes(layout, limit=MAX_CFG_BYTES))
         size, shapes = _sizes(sections)
     except IfgoError as error:
-        raise _placed(error, layout) from None
+        raise _placed(error, path, layout) from None
     try:
         payload = _Payload(files.read_bytes(weights), dialect, shapes)
     except IfgoError as error:
-        raise _placed(error, weights) from None
+        raise _placed(error, path, weights) from None
     layers: list[Layer] = []
     try:
         for section in sections[1:]:
@@ -105,7 +105,7 @@ def read(path: Path, *, cfg: str | None = None, dialect: str | None = None) -> M
         )
         return Model((FeatureInput(size, axes="TB"),), tuple(layers), provenance=provenance)
     except IfgoError as error:
-        raise _placed(error, layout) from None
+        raise _placed(error, path, layout) from None
 
 
 def write(
@@ -124,8 +124,18 @@ def write(
     return write_files(model, path, dialect or "pjreddie", ACTIVATIONS, allow_lossy=allow_lossy)
 
 
-def _placed(error: IfgoError, path: Path) -> IfgoError:
-    return error if str(path) in (error.where or "") else error.located(str(path))
+def _placed(error: IfgoError, path: Path, file: Path) -> IfgoError:
+    """The error said of `path`, and of `file` where that is the other of the pair."""
+    where = error.where or ""
+    place = str(path) if file == path else f"{path}, its {file.name}"
+    if where.startswith(str(file)):
+        error = type(error)(
+            error.what,
+            where=where.removeprefix(str(file)).removeprefix(": ") or None,
+            expected=error.expected,
+            hint=error.hint,
+        )
+    return error.located(place)
 
 
 def _pair(path: Path, cfg: str | None) -> tuple[Path, Path]:
