@@ -204,3 +204,19 @@ def test_batch_norm_of_darknet_in_other_formats(tmp_path: Path) -> None:
     x = np.random.default_rng(4).normal(0, 1, (1, 5, 2)).astype("f")
     again = formats.load(tmp_path / "m.onnx")
     assert np.array_equal(again.run(x)[0].reshape(5, 4), model.run(x)[0].reshape(5, 4))
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--cfg and --dialect read, --to-dialect writes, and the choice is said."""
+    from ifgo.cli.main import call
+
+    layers = [lstm(np.random.default_rng(12), 2, 3)]
+    path = store(tmp_path, 2, layers, "alexeyab", header=struct.pack("<iiiQ", 0, 2, 0, 1))
+    layout = path.with_suffix(".cfg").rename(tmp_path / "other.cfg")
+    target = tmp_path / "out.weights"
+    reading = ["--cfg", str(layout), "--dialect", "alexeyab"]
+    code = call(["convert", str(path), str(target), *reading, "--to-dialect", "pjreddie"])
+    assert (code, capsys.readouterr().err) == (0, f"{target}: every bit kept\n")
+    assert target.read_bytes()[20:] == payload(layers, "pjreddie")
+    assert call(["convert", str(target), str(tmp_path / "m.ifgo")]) == 0
+    assert capsys.readouterr().err.startswith("note: gate order of pjreddie, which writes version")
