@@ -38,6 +38,8 @@ def deploy(
     weights: str = "embedded",
     max_steps: int | None = None,
     board: str | None = None,
+    library: str | None = None,
+    console: str | None = None,
     report: bool = False,
 ) -> Deployed:
     """Write `model` (or the model in that file) as source for `target` into folder `out`.
@@ -45,9 +47,10 @@ def deploy(
     main: also a program that runs it on a text file. name: prefix of every symbol. weights:
     "embedded" in the source, or "files": raw tensors read at run time, written to out/weights.
     max_steps: longest sequence, for models that need whole sequences. board: for target
-    "cortex_m", which writes a whole firmware project. report: also measure that project in the
-    emulator (`cortex_m.measure`), into report.json and report.html. Raises UsageError, ToolError or
-    UnsupportedError before anything is written.
+    "cortex_m", which writes a whole firmware project. For this target alone: library, "cmsis-dsp"
+    to multiply matrices; console, "semihosting" (the default) or "uart"; report, to measure the
+    project in the emulator too (`cortex_m.measure`), into report.json and report.html.
+    Raises UsageError, ToolError or UnsupportedError before anything is written.
     """
     from ifgo.targets import c99
 
@@ -66,15 +69,26 @@ def deploy(
     loaded = model if isinstance(model, Model) else formats.load(model)
     measured: Any = None
     if target == "cortex_m":
-        emitted, texts = _firmware(loaded, board, name, weights, main, max_steps)
+        if weights != "embedded":
+            raise UsageError(
+                "target cortex_m keeps its weights in flash", expected="weights embedded"
+            )
+        if main:
+            raise UsageError("target cortex_m brings its own main.c", expected="no main")
+        options: dict[str, Any] = {"name": name, "max_steps": max_steps, "library": library}
+        project = _firmware(loaded, board, console or "semihosting", options)
+        emitted, texts = project.source, project.files
         if report:
             from ifgo.targets import cortex_m
 
-            measured = cortex_m.measure(loaded, str(board), name=name, max_steps=max_steps)
+            measured = cortex_m.measure(loaded, project.board, **options)
             texts |= {"report.json": measured.to_json(), "report.html": measured.to_html()}
-    elif board is not None:
-        raise UsageError(f"board {board!r} means nothing to target c99", expected="no board")
     else:
+        for what, given in (("board", board), ("library", library), ("console", console)):
+            if given is not None:
+                raise UsageError(
+                    f"{what} {given!r} means nothing to target c99", expected=f"no {what}"
+                )
         emitted = c99.emit(loaded, name=name, weights=weights, main=main, max_steps=max_steps)
         texts = emitted.files
     _judge_steps(emitted.program, max_steps)
@@ -119,23 +133,11 @@ def _weights(model: Model, place: Path, folder: Path) -> list[str]:
     return [f"weights/{name}" for name in names]
 
 
-def _firmware(
-    model: Model,
-    board: str | None,
-    name: str,
-    weights: str,
-    main: bool,
-    max_steps: int | None,
-) -> tuple[Any, dict[str, str]]:
+def _firmware(model: Model, board: str | None, console: str, options: dict[str, Any]) -> Any:
     from ifgo.targets import cortex_m
 
     if board is None:
         raise UsageError(
             "target cortex_m needs a board", expected="one of " + ", ".join(cortex_m.BOARDS)
         )
-    if weights != "embedded":
-        raise UsageError("target cortex_m keeps its weights in flash", expected="weights embedded")
-    if main:
-        raise UsageError("target cortex_m brings its own main.c", expected="no main")
-    project = cortex_m.emit(model, board, name=name, max_steps=max_steps)
-    return project.source, project.files
+    return cortex_m.emit(model, board, console=console, **options)

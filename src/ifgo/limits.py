@@ -35,8 +35,11 @@ MAX_TOML_BYTES = 128 * 1024
 MAX_TOML_DEPTH = 8
 """Most parts of a dotted TOML key, whose parser takes memory by its square; the schema needs 2."""
 
-MAX_TEXT_BYTES = 256 * 1024**2
-"""Largest text tensor or data file: 2**23 numbers of up to 32 characters."""
+MAX_TEXT_NUMBERS = 2**23
+"""Most numbers in a text tensor or data file; more belong in a binary one."""
+
+MAX_TEXT_BYTES = 32 * MAX_TEXT_NUMBERS
+"""Largest text tensor or data file: that many numbers of up to 32 characters."""
 
 MAX_EXPANSION = 16 * 1024**2
 """What compressed arrays may unpack to beyond the size of their file; plain ones are as large."""

@@ -297,7 +297,10 @@ class TestCsv:
     def test_ragged(self, two, tmp_path):
         path = tmp_path / "x.csv"
         path.write_text("a,b\n1,2\n3\n")
-        message = f"{path} line 3: has 1 columns, expected 2, as the first line"
+        message = (
+            f"{path} line 3: has 1 columns, expected 2, as the first line. "
+            "Every line is one time step of all features"
+        )
         refused(FormatError, message, path, two)
 
     @pytest.mark.parametrize("text", ["", "\n\n", "a,b\n"])
@@ -310,7 +313,7 @@ class TestCsv:
     def test_empty_line_inside(self, one, tmp_path):
         path = tmp_path / "x.csv"
         path.write_text("1\n2\n\n4\n")
-        message = f"{path} line 3: is empty, expected numbers in every line but the last"
+        message = f"{path} line 3: is empty, expected numbers in every line but the last. Remove it"
         refused(FormatError, message, path, one)
 
     @pytest.mark.parametrize(
@@ -321,7 +324,9 @@ class TestCsv:
             ("1,2\n3,x\x1b[0m\n", 2, 2, r"'x\x1b[0m'"),
             ("a\n1_000\n", 2, 1, "'1_000'"),
             ("a\n1;5\n", 2, 1, "'1;5'"),
-            ("a\n" + "9e" * 30, 2, 1, repr("9e" * 20)),
+            ("a\n" + "9e" * 30, 2, 1, repr("9e" * 20 + "...")),
+            ("1,0x1p3\n", 1, 2, "'0x1p3'"),
+            ("1,\xa02\n", 1, 2, r"'\xa02'"),
         ],
     )
     def test_no_number(self, two, tmp_path, text, line, column, held):
@@ -335,17 +340,73 @@ class TestCsv:
             two,
         )
 
-    @pytest.mark.parametrize("word", ["nan", "-inf", "1e39"])
-    def test_not_finite(self, one, tmp_path, word):
+    @pytest.mark.parametrize("word", ["nan", "-inf", "Infinity"])
+    @pytest.mark.parametrize("before", ["1\n", ""])
+    def test_not_finite(self, one, tmp_path, word, before):
+        """No header either."""
         path = tmp_path / "x.csv"
-        path.write_text(f"1\n{word}\n")
+        path.write_text(f"{before}{word}\n")
+        line = 2 if before else 1
         refused(
-            UsageError,
-            f"{path}: x[1, 0] is {word.replace('1e39', 'inf')}, expected finite float32 "
-            "values. Clean the data first; a network spreads one NaN over everything after it",
+            FormatError,
+            f"{path} line {line} column 1: holds '{word}', expected a finite number. "
+            "Commas separate columns, decimals have a point",
             path,
             one,
         )
+
+    @pytest.mark.parametrize("word", ["1e39", "-1e400", "3.4028236e38"])
+    def test_beyond_float32(self, one, tmp_path, word):
+        for name, place in (("x.csv", " line 2 column 1:"), ("x.txt", ": line 2")):
+            path = tmp_path / name
+            path.write_text(f"3.4028235e38\n{word}\n")
+            refused(
+                FormatError,
+                f"{path}{place} holds '{word}', which is infinite in float32, "
+                "expected a finite float32. Scale the numbers down",
+                path,
+                one,
+            )
+
+    def test_strict(self, one, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text('1\n"2"3\n')
+        refused(
+            FormatError,
+            f"{path} line 2: is no CSV (',' expected after '\"'). "
+            "Save it again, with quotes closed at the end of a field",
+            path,
+            one,
+        )
+
+    @pytest.mark.parametrize("break_", ["", '"\n",'])
+    def test_too_many_columns(self, one, tmp_path, break_):
+        path = tmp_path / "x.csv"
+        path.write_text(("1," * 40_000 + break_) * 20)
+        with pytest.raises(FormatError) as caught:
+            data.read(path, one)
+        assert str(caught.value).endswith(
+            " columns or more, expected at most 65536. Rows are time steps, columns are features"
+        )
+        within_bounds(lambda: data.read(path, one), path.stat().st_size)
+
+    @pytest.mark.parametrize("unit", ["1\n", "1,2\n", "x\n", '"\n"', ",", "1 ", '"'])
+    def test_no_text_costs_much(self, one, tmp_path, unit):
+        text = unit * (2**18 // len(unit))
+        for name in ("x.csv", "x.txt"):
+            path = tmp_path / name
+            path.write_text(text)
+            within_bounds(lambda place=path: data.read(place, one), len(text))
+
+    def test_too_many_numbers(self, one, tmp_path, monkeypatch):
+        path = tmp_path / "x.csv"
+        path.write_text("1\n2\n3\n")
+        monkeypatch.setattr("ifgo.limits.MAX_TEXT_NUMBERS", 2)
+        message = (
+            f"{path}: has more than 2 numbers, expected at most that many in a text. "
+            "Save them with numpy.save, as .npy"
+        )
+        refused(FormatError, message, path, one)
 
     def test_binary(self, one, tmp_path):
         path = tmp_path / "x.csv"
@@ -355,7 +416,9 @@ class TestCsv:
     def test_endless_field(self, one, tmp_path):
         path = tmp_path / "x.csv"
         path.write_text('"' + "1" * 140_000)
-        message = f"{path} line 1: is no CSV (field larger than field limit (131072))"
+        message = f"{path} line 1: is no CSV (field larger than field limit (131072)). " + (
+            "Save it again, with quotes closed at the end of a field"
+        )
         refused(FormatError, message, path, one)
 
     def test_too_large(self, one, tmp_path, monkeypatch):
@@ -385,7 +448,13 @@ class TestTxt:
     def test_no_number(self, one, tmp_path):
         path = tmp_path / "x.txt"
         path.write_text("1\n2 two\n")
-        refused(FormatError, f"{path} line 2: holds 'two', expected a number", path, one)
+        refused(
+            FormatError,
+            f"{path}: line 2 holds 'two', expected a decimal number. "
+            "A number looks like -1.5e-3, and has a point, no comma",
+            path,
+            one,
+        )
 
     def test_empty(self, one, tmp_path):
         path = tmp_path / "x.txt"

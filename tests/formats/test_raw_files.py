@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import within_bounds
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from raw_cases import (
@@ -24,13 +25,17 @@ from raw_cases import (
 )
 
 from ifgo import limits
+from ifgo.decimals import nearest_float32
 from ifgo.errors import IfgoError, ModelError, UsageError
-from ifgo.formats import _raw_files, raw
+from ifgo.formats import raw
 from ifgo.model import (
     Recurrent,
 )
 
 # -- reading text ---------------------------------------------------------------------------------
+
+
+LOOKS = "A number looks like -1.5e-3, and has a point, no comma"
 
 
 def dense_text(folder: Path, text: str | bytes) -> Path:
@@ -59,22 +64,25 @@ def test_text_takes_what_c_initialisers_look_like(tmp_path: Path) -> None:
         ("--1", "line 1 holds '--1', expected a decimal number"),
         ("٣", "line 1 holds '٣', expected a decimal number"),
         ("// W\n1", "line 1 holds '//', expected a decimal number"),
-        ("1" * 201, f"line 1 holds {'1' * 40!r}, expected a decimal number"),
+        ("1" * 201, f"line 1 holds '{'1' * 40}...', expected a decimal number"),
+        ("1\x0b2", r"line 1 holds '1\x0b2', expected a decimal number"),
+        ("1\xa02", r"line 1 holds '1\xa02', expected a decimal number"),
     ],
 )
 def test_text_that_is_no_number_is_refused(tmp_path: Path, text: str, message: str) -> None:
     folder = dense_text(tmp_path, text.encode())
-    assert refused(folder, layout="A") == f"tensor_W_1_1.txt {message}"
+    assert refused(folder, layout="A") == f"tensor_W_1_1.txt {message}. {LOOKS}"
 
 
 def test_text_of_other_kinds_is_refused(tmp_path: Path) -> None:
     folder = dense_text(tmp_path, b"1.0\n\xff\xfe")
     assert refused(folder, layout="A") == (
-        "tensor_W_1_1.txt is no text: byte 4 is 0xff, expected UTF-8"
+        "tensor_W_1_1.txt line 2 is no text: it holds the byte 0xff, expected UTF-8"
     )
     dense_text(tmp_path, b"1 2 1e39")
     assert refused(folder, layout="A") == (
-        "tensor_W_1_1.txt holds inf as value 3, expected a finite float32"
+        "tensor_W_1_1.txt line 1 holds '1e39', which is infinite in float32, expected a finite "
+        "float32. Scale the numbers down"
     )
     dense_text(tmp_path, b"")
     assert refused(folder, layout="A") == "tensor_W_1_1.txt has 0 values, expected a multiple of 1"
@@ -109,7 +117,7 @@ def test_decimals_round_once(bits: int, nudge: int, place: int, negative: bool) 
     unit = Fraction(10) ** (exponent - place - 10)
     scaled = round(middle / unit) + nudge
     text = f"{'-' * negative}{scaled}e{exponent - place - 10}"
-    found = _raw_files.nearest_float32([text], np.array([float(text)]))
+    found = nearest_float32([text], np.array([float(text)]))
     assert float(found[0]) == nearest(text)
 
 
@@ -118,7 +126,7 @@ def test_rounding_twice_would_differ() -> None:
     text = "1.00000017881393432617187499"
     assert float(text) == 1 + 3 * 2**-24
     assert np.float32(float(text)) == np.float32(1 + 2**-22)
-    assert _raw_files.nearest_float32([text], np.array([float(text)]))[0] == np.float32(1 + 2**-23)
+    assert nearest_float32([text], np.array([float(text)]))[0] == np.float32(1 + 2**-23)
 
 
 def test_rounded_decimals_are_noted(tmp_path: Path) -> None:
@@ -144,6 +152,46 @@ def test_any_text_raises_only_our_errors(tmp_path: Path, data: bytes) -> None:
     dense_text(tmp_path, data)
     with contextlib.suppress(IfgoError):
         raw.read(tmp_path, layout="A")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tensor_R_1_2.bin", bytes(2**20), "has 262144 values, expected 16 = 4·2·2"),
+        ("tensor_B_1_2.bin", bytes(2**20), "has 262144 values, expected 16 = 8·2 or 8 = 4·2"),
+        ("tensor_R_1_2.txt", "1 " * 2**19, "has more than 16 numbers, expected at most that many"),
+        ("tensor_B_1_2.txt", "1 " * 2**19, "has more than 16 numbers, expected at most that many"),
+        ("tensor_R_1_2.txt", "1 " * 15, "has 30 bytes, too few for 16 values, expected 16 = 4·2·2"),
+    ],
+)
+def test_wrong_sizes_are_seen_before_all_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: Any, message: str
+) -> None:
+    def read_bytes(path: Path, **_: Any) -> bytes:
+        assert path.name != name or path.suffix == ".txt"
+        return path.read_bytes()
+
+    folder = fill(tmp_path, lstm_files(1, 1, 2))
+    (folder / name).with_suffix(".bin").unlink()
+    fill(folder, {name: content})
+    monkeypatch.setattr("ifgo.files.read_bytes", read_bytes)
+    assert refused(folder) == f"{name} {message}"
+    within_bounds(lambda: raw.read(folder), len(content))
+
+
+def test_a_text_of_too_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path, {"tensor_W_1_1.txt": "1 2 3"})
+    monkeypatch.setattr(limits, "MAX_TEXT_NUMBERS", 2)
+    assert refused(folder, layout="A") == (
+        "tensor_W_1_1.txt has more than 2 numbers, expected at most that many"
+    )
+
+
+@pytest.mark.parametrize("unit", ["1 ", "1.25e-3\n", "7", " ", "1,\n", "{"])
+def test_no_text_costs_much(tmp_path: Path, unit: str) -> None:
+    text = unit * (2**19 // len(unit))
+    folder = fill(tmp_path, {"tensor_W_1_1.txt": text})
+    within_bounds(lambda: raw.read(folder, layout="A"), len(text))
 
 
 # -- files that do not fit ------------------------------------------------------------------------
@@ -175,8 +223,7 @@ def test_biases_of_a_missing_r_are_explained(tmp_path: Path) -> None:
     folder = fill(tmp_path, lstm_files(1, 16, 16))
     (folder / "tensor_R_1_16.bin").unlink()
     assert refused(folder) == (
-        "tensor_B_1_16.bin has 128 values, expected 16, as of a Dense layer, for there is no "
-        "tensor_R_1_16"
+        "tensor_B_1_16.bin has 128 values, expected 16 = O of a Dense layer, for it has no tensor R"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -42,6 +43,12 @@ def require(*names: str) -> None:
 def require_cross_tools() -> None:
     """The cross compiler and the emulator."""
     require("arm-none-eabi-gcc", "arm-none-eabi-nm", "qemu-system-arm")
+
+
+def require_cmsis_dsp() -> None:
+    """The sources of CMSIS-DSP, which $CMSIS_DSP names."""
+    if not os.environ.get("CMSIS_DSP"):
+        missing("CMSIS-DSP", "set CMSIS_DSP to the folder of its sources")
 
 
 def _draw() -> Draw:

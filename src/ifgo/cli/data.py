@@ -17,9 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ifgo import arrays, backends, files, limits, states
+from ifgo import arrays, backends, decimals, files, limits, states
 from ifgo.arrays import Header
-from ifgo.decimals import nearest_float32
 from ifgo.errors import FormatError, UsageError
 from ifgo.model import Model, TokenInput
 from ifgo.states import State
@@ -154,45 +153,75 @@ def _arrays(path: Path, model: Model) -> dict[str, Array]:
 # -- text -------------------------------------------------------------------------------------
 
 
-def _lines(path: Path) -> Iterator[str]:
-    data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
-    try:
-        yield from io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
-    except UnicodeDecodeError:
-        raise FormatError("is no text", where=str(path), expected="UTF-8") from None
+def _too_many(path: Path) -> FormatError:
+    return FormatError(
+        f"has more than {limits.MAX_TEXT_NUMBERS} numbers",
+        where=str(path),
+        expected="at most that many in a text",
+        hint="Save them with numpy.save, as .npy",
+    )
 
 
 class _Numbers:
-    """Decimals one by one, kept as the float32 that C's strtof gives (main.c reads with it)."""
+    """Decimals one by one, as the float32 that main.c reads from the same text."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []
-        self.doubles: list[float] = []
         self.chunks: list[NDArray[np.float32]] = []
+        self.count = 0
 
-    def add(self, token: str, double: float) -> None:
+    def add(self, token: str) -> bool:
+        """Takes a decimal; False where float32 cannot hold it."""
         self.tokens.append(token)
-        self.doubles.append(double)
-        if len(self.tokens) == 2**16:  # small beside what text and float objects would take
+        self.count += 1
+        if len(self.tokens) == 2**14:  # small beside what text and float objects would take
             self.flush()
+        largest = abs(float(token.rstrip("fF"))) <= float(np.finfo(np.float32).max)
+        return largest or bool(np.isfinite(decimals.to_float32([token])[0]).all())
 
     def flush(self) -> None:
-        self.chunks.append(nearest_float32(self.tokens, np.array(self.doubles, np.float64)))
-        self.tokens, self.doubles = [], []
+        self.chunks.append(decimals.to_float32(self.tokens)[0])
+        self.tokens = []
 
     def array(self) -> NDArray[np.float32]:
         self.flush()
         return np.concatenate(self.chunks)
 
 
+class _Lines:
+    """The lines of a text; no row of them may have more columns than a model has inputs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.columns = path, 1
+
+    def __iter__(self) -> Iterator[str]:
+        data = files.read_bytes(self.path, limit=limits.MAX_TEXT_BYTES)
+        lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+        try:
+            for number, line in enumerate(lines, 1):
+                self.columns += line.count(",")
+                if self.columns > limits.MAX_INPUT_SIZE:
+                    raise FormatError(
+                        f"has {self.columns} columns or more",
+                        where=f"{self.path} line {number}",
+                        expected=f"at most {limits.MAX_INPUT_SIZE}",
+                        hint="Rows are time steps, columns are features",
+                    )
+                yield line
+        except UnicodeDecodeError:
+            raise FormatError("is no text", where=str(self.path), expected="UTF-8") from None
+
+
 def _csv(path: Path) -> NDArray[np.float32]:
     """Rows are time steps, columns features; a first line without any number is a header."""
-    numbers = _Numbers()
-    reader = csv.reader(_lines(path))
+    numbers, lines = _Numbers(), _Lines(path)
+    reader = csv.reader(lines, strict=True)
     first, empty, width = True, 0, 0
     try:
         for row in reader:
-            if not any(cell.strip() for cell in row):
+            lines.columns = 1
+            cells = [cell.strip(" \t") for cell in row]
+            if not any(cells):
                 empty = empty or reader.line_num
                 continue
             if empty:
@@ -200,6 +229,7 @@ def _csv(path: Path) -> NDArray[np.float32]:
                     "is empty",
                     where=f"{path} line {empty}",
                     expected="numbers in every line but the last",
+                    hint="Remove it",
                 )
             width = width or len(row)
             if len(row) != width:
@@ -207,50 +237,51 @@ def _csv(path: Path) -> NDArray[np.float32]:
                     f"has {len(row)} columns",
                     where=f"{path} line {reader.line_num}",
                     expected=f"{width}, as the first line",
+                    hint="Every line is one time step of all features",
                 )
-            header, first = first and all(_number(cell) is None for cell in row), False
-            for column, cell in enumerate([] if header else row, 1):
-                if (value := _number(cell)) is None:
-                    raise FormatError(
-                        f"holds {cell[:40]!r}",
-                        where=f"{path} line {reader.line_num} column {column}",
-                        expected="a number",
-                        hint="Commas separate columns, decimals have a point",
-                    )
-                numbers.add(cell.strip(), value)
+            if first and not any(
+                decimals.is_decimal(c) or decimals.is_not_finite(c) for c in cells
+            ):
+                cells = []
+            first = False
+            for column, cell in enumerate(cells, 1):
+                _take(cell, numbers, f"{path} line {reader.line_num} column {column}")
+            if numbers.count > limits.MAX_TEXT_NUMBERS:
+                raise _too_many(path)
     except csv.Error as error:
-        raise FormatError(f"is no CSV ({error})", where=f"{path} line {reader.line_num}") from None
+        raise FormatError(
+            f"is no CSV ({error})",
+            where=f"{path} line {reader.line_num}",
+            hint="Save it again, with quotes closed at the end of a field",
+        ) from None
     found = numbers.array()
     if not found.size:
         raise FormatError("holds no numbers", where=str(path), expected="one line per time step")
     return found.reshape(-1, width)
 
 
+def _take(cell: str, numbers: _Numbers, where: str) -> None:
+    if not decimals.is_decimal(cell):
+        raise FormatError(
+            f"holds {quote(cell, 40)}",
+            where=where,
+            expected="a finite number" if decimals.is_not_finite(cell) else "a number",
+            hint="Commas separate columns, decimals have a point",
+        )
+    if not numbers.add(cell):
+        raise decimals.beyond("", cell).located(where)
+
+
 def _txt(path: Path) -> NDArray[np.float32]:
-    """Numbers between blanks, commas or semicolons: one sequence of one feature, (T, 1)."""
-    numbers = _Numbers()
-    separators = str.maketrans(",;", "  ")
-    for line, text in enumerate(_lines(path), 1):
-        for token in text.translate(separators).split():
-            if (value := _number(token)) is None:
-                raise FormatError(
-                    f"holds {token[:40]!r}", where=f"{path} line {line}", expected="a number"
-                )
-            numbers.add(token, value)
-    found = numbers.array()
+    """One sequence of one feature, (T, 1), in the grammar of `decimals`."""
+    data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
+    try:
+        found, _ = decimals.parse(data)
+    except FormatError as error:
+        raise error.located(str(path)) from None
     if not found.size:
         raise FormatError("holds no numbers", where=str(path), expected="one per time step")
     return found.reshape(-1, 1)
-
-
-def _number(text: str) -> float | None:
-    """The float64 nearest to a decimal, NaN and infinity included; None where it is none."""
-    if "_" in text or not text.isascii():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 # -- results ----------------------------------------------------------------------------------

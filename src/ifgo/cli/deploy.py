@@ -36,6 +36,16 @@ from ifgo.cli.terminal import escape, json_option
     help="Longest sequence, for models that need whole sequences.",
 )
 @click.option(
+    "--library",
+    metavar="NAME",
+    help="For cortex_m: cmsis-dsp multiplies the matrices, within a bound but with other bits.",
+)
+@click.option(
+    "--console",
+    metavar="NAME",
+    help="For cortex_m: where its text goes, semihosting (the default) or uart.",
+)
+@click.option(
     "--report",
     is_flag=True,
     help="For cortex_m: what it costs on the emulated board, also as report.json and report.html.",
@@ -51,10 +61,15 @@ def command(
     name: str,
     weights: str,
     max_steps: int | None,
+    library: str | None,
+    console: str | None,
     report: bool,
     as_json: bool,
 ) -> None:
-    """Write MODEL as C source that computes the bits of the exact reference, on any compiler."""
+    """Write MODEL as C source that computes the bits of the exact reference, on any compiler.
+
+    With --library the bits are not the reference's, and depend on the core.
+    """
     if weights == "files":
         files.refuse_own_source(Path(source.path), Path(out) / "weights")
     done = deployment.deploy(
@@ -66,6 +81,8 @@ def command(
         weights=weights,
         max_steps=max_steps,
         board=board,
+        library=library,
+        console=console,
         report=report,
     )
     if as_json:

@@ -15,19 +15,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ifgo import files, limits
-from ifgo.decimals import nearest_float32
+from ifgo import decimals, files, limits
 from ifgo.errors import FormatError
 
 Floats = NDArray[np.float32]
 
 NAME: Final = re.compile(r"tensor_([WRB])_([1-9]\d{0,8})_([1-9]\d{0,8})\.(txt|bin)", re.ASCII)
 
-_DECIMAL: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[fF]?", re.ASCII)
-_NOT_FINITE: Final = re.compile(r"[+-]?(nan|inf|infinity)(\(.*\))?f?", re.IGNORECASE)
-_SEPARATORS: Final = str.maketrans(",;{}", "    ")
-_MAX_TOKEN_CHARS: Final = 200
-"""The exact decimal expansion of any float32 is shorter."""
+Counts = tuple[tuple[int, str], ...]
+"""How many values a file may have, each with its formula."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +56,15 @@ class Tensors:
 
     def expect(self, letter: str, *counts: tuple[int, str]) -> None:
         """Raises FormatError unless file `letter` has one of `counts`, (number, its formula)."""
-        have = self.values[letter].size
-        if have not in [number for number, _ in counts]:
-            raise FormatError(
-                f"{self.names[letter]} has {have} values",
-                expected=" or ".join(f"{number} = {formula}" for number, formula in counts),
-            )
+        _expect(self.names[letter], self.values[letter].size, counts)
+
+
+def _expect(name: str, have: int, counts: Counts) -> None:
+    if have not in [number for number, _ in counts]:
+        raise FormatError(
+            f"{name} has {have} values",
+            expected=" or ".join(f"{number} = {formula}" for number, formula in counts),
+        )
 
 
 def tensor_files(folder: Path) -> list[Path]:
@@ -117,7 +116,8 @@ def _layer(number: int, paths: dict[str, list[Path]], notes: list[str]) -> Tenso
         )
     layer = Tensors(number, size)
     for letter, same in sorted(paths.items()):
-        several = {path.name: _values(path, notes) for path in same}
+        counts = _counts(letter, size, "R" in paths)
+        several = {path.name: _values(path, counts, notes) for path in same}
         (name, values), *others = several.items()
         for other, copies in others:
             if values.tobytes() != copies.tobytes():
@@ -125,24 +125,31 @@ def _layer(number: int, paths: dict[str, list[Path]], notes: list[str]) -> Tenso
                     f"{name} and {other} differ", expected="the same values bit for bit"
                 )
         layer.values[letter], layer.names[letter] = values, name
-    if layer.recurrent:
-        layer.expect("R", (4 * size * size, f"4·{size}·{size}"))
     count = layer.values["W"].size
     if not count or count % layer.rows:
         formula = f"{layer.rows} = 4·{size}" if layer.recurrent else f"{size}"
         raise FormatError(
             f"{layer.names['W']} has {count} values", expected=f"a multiple of {formula}"
         )
-    if "B" in layer.values and not layer.recurrent and layer.values["B"].size != size:
-        raise FormatError(
-            f"{layer.names['B']} has {layer.values['B'].size} values",
-            expected=f"{size}, as of a Dense layer, for there is no tensor_R_{number}_{size}",
-        )
     return layer
 
 
-def _values(path: Path, notes: list[str]) -> Floats:
-    values = _binary(path) if path.suffix == ".bin" else _text(path, notes)
+def _counts(letter: str, size: int, recurrent: bool) -> Counts:
+    """How many values that file may have; empty for W, whose count says the input size."""
+    if letter == "R":
+        return ((4 * size * size, f"4·{size}·{size}"),)
+    if letter == "W":
+        return ()
+    if recurrent:
+        return ((8 * size, f"8·{size}"), (4 * size, f"4·{size}"))
+    return ((size, "O of a Dense layer, for it has no tensor R"),)
+
+
+def _values(path: Path, counts: Counts, notes: list[str]) -> Floats:
+    """The values of a file, refused by its size alone where that cannot be one of `counts`."""
+    values = _binary(path, counts) if path.suffix == ".bin" else _text(path, counts, notes)
+    if counts:
+        _expect(path.name, values.size, counts)
     finite = np.isfinite(values)
     if not finite.all():
         index = int(np.argmin(finite))
@@ -152,56 +159,40 @@ def _values(path: Path, notes: list[str]) -> Floats:
     return values
 
 
-def _binary(path: Path) -> Floats:
-    data = files.read_bytes(path, limit=4 * limits.MAX_ELEMENTS)
-    if len(data) % 4:
+def _binary(path: Path, counts: Counts) -> Floats:
+    size = path.stat().st_size
+    if size % 4:
         raise FormatError(
-            f"{path.name} has {len(data)} bytes", expected="a multiple of 4, float32 values alone"
+            f"{path.name} has {size} bytes", expected="a multiple of 4, float32 values alone"
         )
-    return np.frombuffer(data, "<f4").astype(np.float32)
+    if counts:
+        _expect(path.name, size // 4, counts)
+    data = files.read_bytes(path, limit=4 * limits.MAX_ELEMENTS)
+    return np.frombuffer(data[: size - size % 4], "<f4").astype(np.float32, copy=False)
 
 
-def _text(path: Path, notes: list[str]) -> Floats:
+def _text(path: Path, counts: Counts, notes: list[str]) -> Floats:
     data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
+    fewest, most = limits.MAX_TEXT_NUMBERS, limits.MAX_TEXT_NUMBERS
+    if counts:
+        fewest, most = (choose(number for number, _ in counts) for choose in (min, max))
+        if len(data) < 2 * fewest - 1:
+            raise FormatError(
+                f"{path.name} has {len(data)} bytes, too few for {fewest} values",
+                expected=" or ".join(f"{number} = {formula}" for number, formula in counts),
+            )
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        values, rounded = decimals.parse(data, min(most, limits.MAX_TEXT_NUMBERS))
+    except FormatError as error:
         raise FormatError(
-            f"{path.name} is no text: byte {error.start} is {data[error.start]:#04x}",
-            expected="UTF-8",
+            f"{path.name} {error.what}", expected=error.expected, hint=error.hint
         ) from None
-    tokens = text.translate(_SEPARATORS).split()
-    if not all(map(_is_decimal, tokens)):
-        raise _junk(path.name, text)
-    doubles = np.array([float(token.rstrip("fF")) for token in tokens], np.float64)
-    values = nearest_float32(tokens, doubles)
-    rounded = sum(
-        float(doubles[k]) not in (float(str(values[k])), float(f"{values[k]:.9g}"))
-        for k in np.flatnonzero(values != doubles)
-    )
     if rounded:
         notes.append(
             f"{path.name}: {rounded} of {values.size} decimals are no float32 number; "
             "each was rounded to the nearest"
         )
     return values
-
-
-def _is_decimal(token: str) -> bool:
-    return len(token) <= _MAX_TOKEN_CHARS and _DECIMAL.fullmatch(token) is not None
-
-
-def _junk(name: str, text: str) -> FormatError:
-    """The complaint about the first token of `text` that is no decimal."""
-    for number, line in enumerate(text.translate(_SEPARATORS).split("\n"), 1):
-        for token in line.split():
-            if not _is_decimal(token):
-                finite = _NOT_FINITE.fullmatch(token[:_MAX_TOKEN_CHARS])
-                return FormatError(
-                    f"{name} line {number} holds {token[:40]!r}",
-                    expected="a finite number" if finite else "a decimal number",
-                )
-    raise AssertionError("no junk in the text")
 
 
 def encode(values: Iterable[Any], encoding: str) -> bytes:

@@ -89,6 +89,13 @@ def write(
         sheet, tensors, report = lay_out(
             model, cast(Layout, layout), cast(Encoding, encoding), allow_lossy=allow_lossy
         )
+        for name, values in tensors.items():
+            if values.size > limits.MAX_TEXT_NUMBERS and encoding == "txt":
+                raise UnsupportedError(
+                    f"{name} has {values.size} values",
+                    expected=f"at most {limits.MAX_TEXT_NUMBERS} in a text",
+                    hint="Write it with encoding bin",
+                )
         contents = {f"{name}.{encoding}": encode(v, encoding) for name, v in tensors.items()}
         for name, data in contents.items():
             if len(data) > limits.MAX_TEXT_BYTES and encoding == "txt":

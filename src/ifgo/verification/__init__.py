@@ -1,7 +1,7 @@
 """Verification: any runtime against the reference, per layer, gate and time step.
 
 `exact` (the interpreter) is judged by float64 truth through local bounds; `c99` must repeat the
-interpreter's bits; `onnxruntime` is stepped layer by layer and judged by local bounds.
+interpreter's bits; `onnxruntime` and `torch` are judged layer by layer by local bounds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ifgo.verification.report import Verification
 
 __all__ = ["RUNTIMES", "Finding", "Verification", "verify"]
 
-RUNTIMES: Final = ("c99", "onnxruntime", "qemu:BOARD")
+RUNTIMES: Final = ("c99", "onnxruntime", "torch", "qemu:BOARD")
 """What `--against` takes; `exact` against truth is always checked first."""
 
 DEFAULT_SHAPE: Final = (2, 32)
@@ -52,7 +52,9 @@ def verify(
             f"the model is a {type(model).__name__}", expected="a Model, or the path of one"
         )
     loaded = model if isinstance(model, Model) else formats.load(model)
-    ready = backends.prepare(loaded, sample_input(loaded) if x is None else x)
+    if x is None:
+        x = sample_input(loaded, *_declared(loaded, against))
+    ready = backends.prepare(loaded, x)
     start = states.complete(loaded, ready.x.shape[0], state, np.float32)
     done = execute(lower(loaded), ready.x, start, trace=True)
     findings = compare.exact_against_truth(loaded, done)
@@ -64,6 +66,10 @@ def verify(
         from ifgo.verification import onnx_runtime
 
         findings += onnx_runtime.against_truth(loaded, ready.x, start, done)
+    if "torch" in against:
+        from ifgo.verification import torch_runtime
+
+        findings += torch_runtime.against_truth(loaded, ready.x, start, done)
     return Verification(ready.x.shape[0], ready.x.shape[1], tuple(findings))
 
 
@@ -85,11 +91,23 @@ def _runtimes(against: Any) -> tuple[str, ...]:
     return names
 
 
-def sample_input(model: Model) -> NDArray[Any]:
-    """A seeded input with zeros and saturating values: (B, T, I), or tokens (B, T)."""
+def _declared(model: Model, against: tuple[str, ...]) -> tuple[int | None, int | None]:
+    """B and T where the model's own file, which is to be run, fixes them."""
+    if "onnxruntime" not in against:
+        return None, None
+    from ifgo.verification import onnx_graph
+
+    return onnx_graph.declared(model)
+
+
+def sample_input(model: Model, batch: int | None = None, steps: int | None = None) -> NDArray[Any]:
+    """A seeded input with zeros and saturating values: (B, T, I), or tokens (B, T).
+
+    batch, steps: DEFAULT_SHAPE where None; a model that takes sequences of one length gets that.
+    """
     from ifgo.model import Flatten
 
-    batch, steps = DEFAULT_SHAPE
+    batch, steps = batch or DEFAULT_SHAPE[0], steps or DEFAULT_SHAPE[1]
     for layer in model.layers:
         if layer.signature == "vector→sequence":
             break

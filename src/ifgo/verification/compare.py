@@ -18,7 +18,6 @@ from ifgo.model import (
     Dense,
     FeatureInput,
     Layer,
-    LSTMCell,
     Model,
     Recurrent,
     walk,
@@ -27,8 +26,8 @@ from ifgo.reference import truth
 from ifgo.reference.interpret import Execution, execute
 from ifgo.states import State
 from ifgo.verification import bounds
-from ifgo.verification.bounds import ActivationErrors
-from ifgo.verification.findings import Errors, Finding, First, Subject, bits, first_wrong, within
+from ifgo.verification.findings import Finding, First, Subject, bits, first_wrong, within
+from ifgo.verification.local import step_errors
 
 Arrays = Mapping[str, NDArray[Any]]
 Traces = Mapping[str, Mapping[str, Arrays]]
@@ -39,24 +38,8 @@ the layer's output stands too.
 """
 
 
-def local_step(
-    cell: LSTMCell,
-    x: NDArray[Any],
-    h: NDArray[Any],
-    c: NDArray[Any],
-    found: Arrays,
-    errors: ActivationErrors,
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Part → (difference, bound) of steps that started from x, h, c; all (N, ·), `found` too."""
-    x, h, c = (array.astype(np.float64) for array in (x, h, c))
-    now = truth.step(cell, x, h, c)
-    allowed = bounds.cell_bounds(cell, x, h, c, now, errors)
-    result: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for part in truth.TRACED:
-        if part in found:
-            difference = np.abs(found[part].astype(np.float64) - getattr(now, part))
-            result[part] = (difference, allowed[part])
-    return result
+GIVEN: Final = ("x", "h_before", "c_before")
+"""Parts of a trace that a step is given; it makes the others."""
 
 
 def exact_against_truth(model: Model, done: Execution) -> list[Finding]:
@@ -65,7 +48,9 @@ def exact_against_truth(model: Model, done: Execution) -> list[Finding]:
     for subject, layer, trace in observed(model, done.traces, "exact", "truth"):
         try:
             if isinstance(layer, Recurrent):
-                errors = _cell_errors(layer.cells[_direction(layer, subject)], trace)
+                cell = layer.cells[_direction(layer, subject)]
+                x, h, c = (trace[part] for part in GIVEN)
+                errors = step_errors(cell, x, h, c, trace, bounds.IFGO)
             else:
                 errors = {"y": within(*_pointwise(layer, trace))}
             findings.append(subject.finding(errors, "local bound"))
@@ -90,17 +75,6 @@ def _direction(layer: Layer, subject: Subject) -> str:
     if isinstance(layer, Recurrent) and not subject.direction:
         return next(iter(layer.cells))
     return subject.direction
-
-
-def _cell_errors(cell: LSTMCell, trace: Arrays) -> dict[str, Errors]:
-    batch, steps = trace["h"].shape[:2]
-    flat = {part: array.reshape(batch * steps, -1) for part, array in trace.items()}
-    before = (flat["x"], flat["h_before"], flat["c_before"])
-    pairs = local_step(cell, *before, flat, bounds.IFGO)
-    return {
-        part: within(*(array.reshape(batch, steps, -1) for array in pair))
-        for part, pair in pairs.items()
-    }
 
 
 def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
@@ -215,10 +189,6 @@ def traced_against_exact(
                 cause = "inherited" if at is None else "own"
         findings.append(subject.finding(errors, "EXACT", cause=cause, at=at))
     return findings
-
-
-GIVEN: Final = ("x", "h_before", "c_before")
-"""Parts of a trace that a step is given; it makes the others."""
 
 
 def _explained(at: First, before: list[First], model: Model) -> bool:

@@ -1,27 +1,28 @@
-"""ONNX Runtime against float64 truth: each cell stepped on its own, then the whole graph.
+"""ONNX Runtime against float64 truth: every LSTM node by itself, what stands between them, and the
+whole graph.
 
-Stepping (T = 1, from the runtime's own last state) keeps bounds local. Over a whole sequence errors
+Single steps, and Y judged from the Y before it, keep bounds local. Over a whole sequence errors
 grow with the network's own amplification A: it is measured, and the bound A·Σ(largest local bound
-of each step and layer) is asserted only where A < 100 (SPEC.md section 6).
+of each step and layer) is asserted only where A < 100 (SPEC.md section 6.3).
 """
 
 from __future__ import annotations
 
 import tempfile
-from importlib import import_module
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifgo import formats, states
-from ifgo.errors import ToolError, UnsupportedError
+from ifgo import states
+from ifgo.errors import UnsupportedError
 from ifgo.model import (
     Dense,
     FeatureInput,
     InitialState,
-    LSTMCell,
     Model,
     Output,
     Recurrent,
@@ -32,8 +33,11 @@ from ifgo.model import (
 from ifgo.reference import truth
 from ifgo.reference.interpret import Execution
 from ifgo.states import State
-from ifgo.verification import bounds, compare
-from ifgo.verification.findings import Finding, Subject, within
+from ifgo.text import escape
+from ifgo.verification import between, bounds, onnx_graph, onnx_node
+from ifgo.verification.findings import Cause, Errors, Finding, Subject, within
+from ifgo.verification.foreign import Judged, judge, subjects
+from ifgo.verification.onnx_graph import GraphFile, Node, Ran
 
 RUNTIME: Final = "onnxruntime"
 
@@ -43,84 +47,154 @@ LARGEST_AMPLIFICATION: Final = 100.0
 PERTURBATION: Final = 2.0**-20
 
 
-def session(path: Path) -> Any:
-    """A single-threaded inference session. Raises ToolError where the runtime is missing."""
-    try:
-        onnxruntime: Any = import_module("onnxruntime")
-    except ImportError:
-        raise ToolError(
-            "onnxruntime is not installed",
-            hint='Install it: pip install onnxruntime, or pip install "ifgo[demo]"',
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise UnsupportedError(f"ONNX Runtime refuses the graph: {error}") from None
-
-
 def against_truth(model: Model, x: NDArray[Any], start: State, done: Execution) -> list[Finding]:
-    """Every cell and the whole graph; what ONNX cannot hold is said, not dropped."""
-    findings: list[Finding] = []
-    injected = 0.0
+    """Every LSTM node, the output and the whole graph; what ONNX cannot hold is said, not dropped.
+
+    Raises ToolError where the runtime is missing.
+    """
+    begin = states.initial(model, x.shape[0], np.float32)
+    for k, layer in enumerate(model.recurrent):
+        if layer.initial.kind == "input":  # only these can be given to a file
+            begin |= {key: start[key] for key in (f"h{k}", f"c{k}")}
     with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
         place = Path(folder)
-        for k, layer in enumerate(model.recurrent):
-            for d, (direction, cell) in enumerate(layer.cells.items()):
-                shown = "" if layer.directions == 1 else direction
-                backward = direction == "backward"
-                subject = Subject(RUNTIME, "truth", layer.name, shown, k, backward)
-                try:
-                    seen = done.traces[layer.name][direction]["x"]
-                    state = (start[f"h{k}"][d], start[f"c{k}"][d])
-                    pairs = stepped(cell, seen, state, backward, place)
-                    steps = np.maximum(pairs["h"][1].max(axis=2), pairs["c"][1].max(axis=2))
-                    injected += float(steps.max(axis=0).sum())
-                    errors = {part: within(*pair) for part, pair in pairs.items()}
-                    findings.append(subject.finding(errors, "local bound"))
-                except UnsupportedError as error:
-                    findings.append(subject.silent(str(error)))
-        findings.append(_whole(model, x, start, done, injected, place))
+        try:
+            file = onnx_graph.find_file(model, place)
+            ran = onnx_graph.run(file, model, x, begin)
+        except UnsupportedError as error:
+            return [*_one_by_one(model, done, start, place), _end(model).silent(str(error))]
+    layers, given = _paired(model, ran)
+    if not ran.nodes:
+        file.notes.append("no LSTM node stands at the top of the file")
+    findings: list[Finding] = []
+    injected = 0.0
+    end: between.Near | None = None
+    arrived: dict[str, between.Near] = {}
+    if len(given) == len(layers):
+        made = {layer.name: node.whole for layer, node in given}
+        try:
+            arrived, end = between.arrivals(model, x, made, bounds.ONNXRUNTIME)
+        except UnsupportedError as error:
+            file.notes.append(str(error))
+    nodes = {layer.name: node for layer, node in given}
+    for k, layer in enumerate(layers):
+        if layer.name not in nodes:
+            findings += _absent(model, layer, ran)
+            continue
+        node = nodes[layer.name]
+        seen = None
+        if layer.name in arrived:
+            expected = arrived[layer.name]
+            seen = within(np.abs(node.whole.x.astype(np.float64) - expected.value), expected.off)
+        note = f"node {escape(node.name)}" if file.own else ""
+        first = (begin[f"h{k}"], begin[f"c{k}"])
+        try:
+            judged = _judged(model, layer, node, ran, done, first, seen, note)
+        except UnsupportedError as error:
+            findings += [s.silent(str(error)) for s in subjects(model, layer, RUNTIME).values()]
+            continue
+        findings += judged.findings
+        injected += judged.injected
+    inherits = any(not finding.holds for finding in findings)
+    notes = "; ".join(file.notes)
+    if ran.y is None:
+        return [*findings, _end(model).silent("the model puts out final states alone")]
+    if end is not None:
+        y, value, off = (a if a.ndim == 3 else a[:, None] for a in (ran.y, end.value, end.off))
+        errors = within(np.abs(y.astype(np.float64) - value), off)
+        findings.append(_end(model, "output").finding({"y": errors}, "local bound", note=notes))
+        inherits = inherits or not findings[-1].holds
+    findings.append(_whole(model, x, begin, done, ran.y, injected, inherits))
     return findings
 
 
-def stepped(
-    cell: LSTMCell,
-    x: NDArray[Any],
-    state: tuple[NDArray[Any], NDArray[Any]],
-    backward: bool,
-    folder: Path,
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Part ("h", "c") → (difference, bound), (B, T, ·), of a cell run one step per call."""
-    layer = Recurrent("cell", cell, initial=InitialState("input"))
-    alone = Model(
-        (
-            FeatureInput(cell.input_size),
-            StateInput("h0", (StateSlot("cell", "h"),)),
-            StateInput("c0", (StateSlot("cell", "c"),)),
-        ),
-        (layer,),
-        (Output("h_n", "hn", ("cell",)), Output("c_n", "cn", ("cell",))),
+# -- nodes ------------------------------------------------------------------------------------
+
+
+def _end(model: Model, name: str = "whole graph") -> Subject:
+    return Subject(RUNTIME, "truth", name, "", sum(1 for _ in walk(model.layers)))
+
+
+def _paired(model: Model, ran: Ran) -> tuple[tuple[Recurrent, ...], list[tuple[Recurrent, Node]]]:
+    """The recurrent layers, and those that a node computes: in order, or by the name of W where
+    the file has another number of nodes."""
+    layers = model.recurrent
+    pairs: list[tuple[Recurrent, Node]] = []
+    if len(ran.nodes) == len(layers):
+        pairs = list(zip(layers, ran.nodes, strict=True))
+    else:
+        for layer in layers:
+            field = f"{layer.name}.{next(iter(layer.cells))}.weight_ih"
+            named = {n for key, n in model.provenance.names.items() if key.endswith(field)}
+            pairs += [(layer, node) for node in ran.nodes if node.proto.input[1] in named][:1]
+    return layers, [(layer, node) for layer, node in pairs if _fits(layer, node)]
+
+
+def _fits(layer: Recurrent, node: Node) -> bool:
+    wanted = (layer.directions, 4 * layer.hidden_size, layer.cell.input_size)
+    return node.weights["W"].shape == wanted
+
+
+def _absent(model: Model, layer: Recurrent, ran: Ran) -> Iterator[Finding]:
+    shapes = [str(node.weights["W"].shape) for node in ran.nodes]
+    wanted = (layer.directions, 4 * layer.hidden_size, layer.cell.input_size)
+    note = f"no LSTM node of the file computes it: W {wanted} expected, "
+    note += f"{', '.join(shapes)} found" if shapes else "no LSTM node found"
+    for subject in subjects(model, layer, RUNTIME).values():
+        yield subject.missing("local bound", note) if shapes else subject.silent(note)
+
+
+def _judged(
+    model: Model,
+    layer: Recurrent,
+    node: Node,
+    ran: Ran,
+    done: Execution,
+    start: tuple[NDArray[Any], NDArray[Any]],
+    arrived: Errors | None,
+    note: str,
+) -> Judged:
+    return judge(
+        layer,
+        subjects(model, layer, RUNTIME),
+        done.traces[layer.name],
+        start,
+        onnx_node.runner(node, ran),
+        node.whole,
+        bounds.ONNXRUNTIME,
+        arrived=arrived,
+        probe=onnx_node.probe(layer, node, ran),
+        note=note,
     )
-    path = folder / "cell.onnx"
-    formats.save(alone, path, "onnx", allow_lossy=False)
-    runtime = session(path)
-    batch, steps = x.shape[:2]
-    h, c = (part.astype(np.float32) for part in state)
-    found = {"h": np.zeros((batch, steps, h.shape[1])), "c": np.zeros((batch, steps, c.shape[1]))}
-    limit = {part: np.zeros_like(array) for part, array in found.items()}
-    for t in range(steps - 1, -1, -1) if backward else range(steps):
-        now = np.ascontiguousarray(x[:, t])
-        fed = {"x": now[:, None], "h0": h[None], "c0": c[None]}
-        h_new, c_new = (part[0] for part in runtime.run(["hn", "cn"], fed))
-        got = {"h": h_new, "c": c_new}
-        pairs = compare.local_step(cell, now, h, c, got, bounds.ONNXRUNTIME)
-        for part, (difference, bound) in pairs.items():
-            found[part][:, t], limit[part][:, t] = difference, bound
-        h, c = h_new, c_new
-    return {part: (found[part], limit[part]) for part in found}
+
+
+def _one_by_one(model: Model, done: Execution, start: State, folder: Path) -> Iterator[Finding]:
+    """Where no file holds the model: a file for each layer that ONNX can hold."""
+    for k, layer in enumerate(model.recurrent):
+        single = replace(layer, merge="concat", initial=InitialState("input"))
+        slots = (StateSlot(layer.name, "h"), StateSlot(layer.name, "c"))
+        alone = Model(
+            (
+                FeatureInput(layer.cell.input_size),
+                *(StateInput(f"{slot.part}0", (slot,)) for slot in slots),
+            ),
+            (single,),
+            (Output("sequence"),),
+        )
+        path = folder / f"layer{k}.onnx"
+        begin = {f"{part}0": start[f"{part}{k}"] for part in "hc"}
+        try:
+            onnx_graph.write(alone, path)
+            (trace, *_) = done.traces[layer.name].values()
+            ran = onnx_graph.run(GraphFile(path, False), alone, trace["x"], begin)
+            first = (begin["h0"], begin["c0"])
+            judged = _judged(model, layer, ran.nodes[0], ran, done, first, None, "")
+            yield from judged.findings
+        except UnsupportedError as error:
+            yield from (s.silent(str(error)) for s in subjects(model, layer, RUNTIME).values())
+
+
+# -- the whole --------------------------------------------------------------------------------
 
 
 def amplification(model: Model, x: NDArray[Any], start: State) -> float:
@@ -144,30 +218,27 @@ def _signs(random: np.random.Generator, like: NDArray[Any]) -> NDArray[np.float6
 
 
 def _whole(
-    model: Model, x: NDArray[Any], start: State, done: Execution, injected: float, folder: Path
+    model: Model,
+    x: NDArray[Any],
+    start: State,
+    done: Execution,
+    y: NDArray[Any],
+    injected: float,
+    inherits: bool,
 ) -> Finding:
-    label = "whole graph"
-    default = states.initial(model, x.shape[0], np.float32)
-    if any(layer.initial.kind == "input" for layer in model.recurrent) or any(
-        (start[key] != default[key]).any() for key in start
-    ):
-        note = "its initial states are inputs; the cells were stepped from them instead"
-        return Finding(RUNTIME, "truth", label, "", True, note=note)
-    try:
-        y = run_graph(model, x, folder)
-    except UnsupportedError as error:
-        return Finding(RUNTIME, "truth", label, "", True, note=str(error))
+    subject = _end(model)
     want = truth.forward(model, x, start).y
-    difference = np.abs(y.astype(np.float64) - want)
+    y, want = (a if a.ndim == 3 else a[:, None] for a in (y.astype(np.float64), want))
+    difference = np.abs(y - want)
     gain = amplification(model, x, start)
-    note = f"amplification {gain:.3g}"
-    worst = float(difference.max())
+    note, worst = f"amplification {gain:.3g}", float(difference.max())
     if gain >= LARGEST_AMPLIFICATION:
-        note += f", difference {worst:.2e} reported only"
-        return Finding(RUNTIME, "truth", label, "", True, difference=worst, note=note)
-    bound = gain * injected + _dense_bound(model, done)
-    holds = bool(np.isfinite(y).all()) and worst <= bound
-    return Finding(RUNTIME, "truth", label, "global bound", holds, worst, bound, "y", note=note)
+        silent = subject.silent(f"{note}, difference {worst:.2e} reported only")
+        return replace(silent, difference=worst)
+    bound = np.full_like(difference, gain * injected + _dense_bound(model, done))
+    cause: Cause = "inherited" if inherits else "own"
+    errors = {"y": within(difference, bound)}
+    return subject.finding(errors, "global bound", cause=cause, note=note)
 
 
 def _dense_bound(model: Model, done: Execution) -> float:
@@ -179,35 +250,3 @@ def _dense_bound(model: Model, done: Execution) -> float:
             out = np.ones((flat.shape[0], layer.weight.shape[0]))
             total += float(bounds.dense_bound(layer, flat, out, bounds.ONNXRUNTIME).max())
     return total
-
-
-def run_graph(model: Model, x: NDArray[Any], folder: Path) -> NDArray[Any]:
-    """The main output of the model's own ONNX file, or of the one ifgo writes, as (B, T, ·)."""
-    source = Path(model.provenance.path)
-    path = source
-    if source.suffix != ".onnx" or not source.is_file():
-        path = folder / "whole.onnx"
-        formats.save(model, path, "onnx", allow_lossy=False)
-    runtime = session(path)
-    entry = model.input
-    wanted = next(i for i in runtime.get_inputs() if i.name == entry.name)
-    fed = x if wanted.type == "tensor(float)" else x.astype(_DTYPES.get(wanted.type, np.int64))
-    if entry.axes == "TB":
-        fed = np.swapaxes(fed, 0, 1)
-    elif entry.axes == "T":
-        return np.stack([_run(runtime, model, row) for row in fed])
-    y = _run(runtime, model, fed)
-    main = next(o for o in model.outputs if o.role in ("sequence", "last"))
-    return np.swapaxes(y, 0, 1) if main.role == "sequence" and main.axes == "TB" else y
-
-
-def _run(runtime: Any, model: Model, fed: NDArray[Any]) -> NDArray[Any]:
-    main = next(o for o in model.outputs if o.role in ("sequence", "last"))
-    try:
-        (y,) = runtime.run([main.name], {model.input.name: np.ascontiguousarray(fed)})
-    except Exception as error:
-        raise UnsupportedError(f"ONNX Runtime fails on the graph: {error}") from None
-    return y
-
-
-_DTYPES: Final = {"tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(uint8)": np.uint8}

@@ -71,11 +71,11 @@ class Verification:
             text += f", {WORDS.get(f.part, f.part)}"
         if f.step is not None:
             text += f" ({f.place})"
-        if f.note:
-            text += f": {escape(f.note)}"
-        else:
+        if f.part:
             text += f": off by {f.difference:.3g}"
             text += "" if f.basis == "EXACT" else f", {f.bound:.3g} allowed"
+        if f.note:
+            text += f"{';' if f.part else ':'} {escape(f.note)}"
         rest = [g for g in self.ranked[1:] if not g.holds]
         own = sum(g.cause == "own" for g in rest)
         if own:

@@ -16,13 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ifgo import limits, states
-from ifgo.errors import UsageError
+from ifgo.decimals import MAX_CHARS
+from ifgo.errors import UnsupportedError, UsageError
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS
 from ifgo.lower import lower
 from ifgo.model import LengthsInput, Model, TokenInput
 from ifgo.program import Affine, Differs, Elementwise, Normalise, Program, Softmax
 from ifgo.reference import float32
 from ifgo.reference.interpret import execute
+from ifgo.targets.c99.library import check_library, gather
 from ifgo.targets.c99.packing import (
     Tensor,
     columns,
@@ -65,7 +67,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Emitted:
-    """File name → text, with the facts, the program and how many scratch floats it needs."""
+    """File name → text, with the facts, the program and how many scratch floats it needs.
+
+    library: what multiplies matrices, None where model.c does (library.py).
+    """
 
     files: dict[str, str]
     facts: Facts
@@ -73,6 +78,7 @@ class Emitted:
     schedule: Schedule
     name: str
     tensors: tuple[Tensor, ...]
+    library: str | None = None
 
 
 @cache
@@ -109,23 +115,29 @@ def emit(
     main: bool = False,
     max_steps: int | None = None,
     lengths: bool = False,
+    library: str | None = None,
 ) -> Emitted:
     """Print `model`. name prefixes every symbol; weights="files" takes raw tensors at run time.
 
     max_steps bounds the sequences of a model that cannot stream and stores whole sequences.
     lengths: whole sequences are taken, padded, with their length; a model that has a LengthsInput
     and cannot stream always is emitted so.
-    Raises UsageError on a bad name or a missing max_steps, UnsupportedError where the model has
-    no exact form (or no raw tensors).
+    library: "cmsis-dsp" computes the matrix products, with other bits (library.py).
+    Raises UsageError on a bad name, an unknown library or a missing max_steps, UnsupportedError
+    where the model has no exact form (or no raw tensors).
     """
     check_name(name)
     if weights not in ("embedded", "files"):
         raise UsageError(f"weights is {weights!r}", expected="embedded or files")
+    check_library(library)
     takes_lengths = any(isinstance(entry, LengthsInput) for entry in model.inputs)
     program = lower(model, lengths=lengths or (takes_lengths and not model.streamable))
+    products = frozenset[str]()
+    if library is not None:
+        program, products = _gathered(program, library, weights)
     steps = _max_steps(model, program, max_steps)
     raw = raw_suffixes(model) if weights == "files" else None
-    schedule = Schedule(program, steps or 1, raw)
+    schedule = Schedule(program, steps or 1, raw, products)
     context = _context(model, program, schedule, name, raw, steps)
     files = {
         "model.h": _render("model.h.j2", context),
@@ -133,7 +145,20 @@ def emit(
     }
     if main:
         files["main.c"] = _render("main.c.j2", context)
-    return Emitted(files, context["facts"], program, schedule, name, tuple(context["tensors"]))
+    tensors = tuple(context["tensors"])
+    return Emitted(files, context["facts"], program, schedule, name, tensors, library)
+
+
+def _gathered(program: Program, library: str, weights: str) -> tuple[Program, frozenset[str]]:
+    if weights != "embedded":
+        raise UsageError(f"{library} needs its weights in the source", expected="weights embedded")
+    gathered, products = gather(program)
+    if not products:
+        raise UnsupportedError(
+            f"the model has no matrix product that {library} can compute",
+            hint="Emit it without a library",
+        )
+    return gathered, products
 
 
 def runner(emitted: Emitted, *, tokens: bool) -> str:
@@ -191,7 +216,8 @@ def _context(
 ) -> dict[str, Any]:
     tokens = isinstance(model.input, TokenInput)
     found = program.buffers("state")
-    weights = [] if raw is not None else constant_arrays(program)
+    library = bool(schedule.products)
+    weights = [] if raw is not None else constant_arrays(program, schedule.products)
     tensors = [] if raw is None else raw_tensors(model, raw)
     values = sum(w["count"] for w in weights) + sum(t.count for t in tensors)
     carries = program.buffers("carry")
@@ -217,9 +243,10 @@ def _context(
         "c": _constants(),
         "facts": facts,
         "files": raw is not None,
+        "library": library,
         "tensors": tensors,
         "weights": weights,
-        "functions": _functions(program, raw is not None),
+        "functions": _functions(program, raw is not None, schedule.products),
         "places": [CANONICAL.index(gate) for gate in LSTM_LAYOUTS["raw_a"].order],
         "states": [state_fields(b) for b in found],
         "carries": [(b.name, schedule.base(b)[1], b.width, program.streamable) for b in carries],
@@ -234,6 +261,7 @@ def _context(
         "vector": program.vector_output,
         "output_rows": output.rows,
         "input_size": 1 if tokens else model.input_size,
+        "max_chars": MAX_CHARS,
         "output_size": output.width,
         "input_type": "int32_t" if tokens else "float",
         "vocabulary": model.input.vocabulary if isinstance(model.input, TokenInput) else 0,
@@ -248,7 +276,7 @@ def _context(
         "uses_t": any(sweep["count"] != "1u" or sweep["uses_t"] for sweep in sweeps),
         "traces_j": any("++j" in line for line in lines),
         "uses_m": bool(carries) or any(re.search(r"\bm\b", line) for line in lines),
-        "selftest": _selftest(model, program, max_steps),
+        "selftest": None if library else _selftest(model, program, max_steps),
     }
 
 
@@ -267,11 +295,13 @@ def _constants() -> dict[str, Any]:
     return found
 
 
-def _functions(program: Program, raw: bool) -> set[str]:
+def _functions(program: Program, raw: bool, products: frozenset[str]) -> set[str]:
     found: set[str] = set()
     for sweep in program.sweeps:
         for instruction in sweep.body:
             match instruction:
+                case Affine() if instruction.terms[0][0].name in products:
+                    found.add("product")
                 case Affine() if raw:
                     found.add("gates" if len(instruction.terms) == 2 else "rows")
                 case Affine():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ifgo.errors import UnsupportedError
 from ifgo.model import Dense, Layer, Model, Recurrent
 from ifgo.program import Affine, Buffer, Program
+from ifgo.targets.c99.library import PADDING
 from ifgo.targets.c99.schedule import BLOCK, number
 
 
@@ -67,16 +68,26 @@ def state_fields(buffer: Buffer) -> dict[str, Any]:
     return {"name": buffer.name, "width": buffer.width, "initial": initial}
 
 
-def constant_arrays(program: Program) -> list[dict[str, Any]]:
-    """Constant arrays of model.c, matrices packed as `affine` walks them."""
+def constant_arrays(
+    program: Program, products: frozenset[str] = frozenset()
+) -> list[dict[str, Any]]:
+    """Constant arrays of model.c, matrices packed as `affine` walks them.
+
+    products: those that a vendor's library multiplies lie row by row.
+    """
     found: list[dict[str, Any]] = []
     for sweep in program.sweeps:
         for instruction in sweep.body:
             if isinstance(instruction, Affine):
                 matrices = [matrix for matrix, _ in instruction.terms]
-                packed = pack([m.data for m in matrices if m.data is not None])
+                data = [m.data for m in matrices if m.data is not None]
                 what = " and ".join(f"{m.rows} x {m.width}" for m in matrices)
-                found.append(_array(matrices[0].name, packed, f"{what}, packed"))
+                if matrices[0].name in products:
+                    rows = np.concatenate(data, axis=1).reshape(-1)
+                    padded = np.concatenate([rows, np.zeros(PADDING, np.float32)])
+                    found.append(_array(matrices[0].name, padded, f"{what}, row by row"))
+                else:
+                    found.append(_array(matrices[0].name, pack(data), f"{what}, packed"))
     packed_names = {
         matrix.name
         for sweep in program.sweeps

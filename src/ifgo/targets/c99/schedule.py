@@ -116,16 +116,22 @@ class Schedule:
 
     max_steps: rows given to sequences as long as the main input. raw: layer name → "1_16", the
     tail of its raw tensor names, where weights come as raw tensors instead of packed arrays.
+    products: matrices that a vendor's library multiplies (library.py).
     In a statement, @mirror stands for the mirrored step of its sweep, any other @ for the prefix
     of the emitted file.
     """
 
     def __init__(
-        self, program: Program, max_steps: int, raw: Mapping[str, str] | None = None
+        self,
+        program: Program,
+        max_steps: int,
+        raw: Mapping[str, str] | None = None,
+        products: frozenset[str] = frozenset(),
     ) -> None:
         self.program = program
         self.max_steps = max_steps
         self.raw = raw
+        self.products = products
         self.groups = [list(group(sweep.body)) for sweep in program.sweeps]
         self.order = [(s, g) for s, sweep in enumerate(self.groups) for g in range(len(sweep))]
         self.positions = self._positions()
@@ -297,6 +303,12 @@ class Schedule:
             if len(sources) == 2:
                 return [f"@gates({result}, {bias}, {terms}, {rows // 4}u);"]
             return [f"@rows({result}, {bias}, {terms}, NULL, 0u, {rows}u);"]
+        columns = sum(matrix.width for matrix in matrices)
+        if matrices[0].name in self.products:
+            vector = sources[0][0]
+            return [
+                f"@product({result}, {start}, {matrices[0].name}, {vector}, {columns}u, {rows}u);"
+            ]
         pairs = [*sources, ("NULL", "0u")][:2]
         terms = ", ".join(f"{pointer}, {count}" for pointer, count in pairs)
         packed, blocks, rest = matrices[0].name, rows // BLOCK, rows % BLOCK
@@ -305,7 +317,6 @@ class Schedule:
             lines.append(f"@affine({result}, {start}, {packed}, {terms}, {blocks}u);")
         if rest:
             done = BLOCK * blocks
-            columns = sum(matrix.width for matrix in matrices)
             place = [
                 f"{name} + {skip}u" if skip else name
                 for name, skip in ((result, done), (packed, done * columns))

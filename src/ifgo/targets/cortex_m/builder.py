@@ -15,9 +15,9 @@ from ifgo.errors import ToolError
 from ifgo.model import Model, TokenInput
 from ifgo.states import State
 from ifgo.targets import c99
-from ifgo.targets.cortex_m import toolchain
+from ifgo.targets.cortex_m import cmsis_dsp, toolchain
 from ifgo.targets.cortex_m.boards import Board, find_board
-from ifgo.targets.cortex_m.emitter import SUPPORT, check_fit, context, render
+from ifgo.targets.cortex_m.emitter import check_fit, context, render, support_files
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,18 @@ def compile_with(
     lengths: bool = False,
     flags: Sequence[str] = (),
     name: str = "model",
+    library: str | None = None,
 ) -> tuple[Path, c99.Emitted]:
     """compile_files of the model with the template `main`.
 
     max_steps: rows of x and y that the program holds, unless the model takes one length alone.
-    lengths: as in c99.emit.
+    lengths, name and library: as in c99.emit.
     """
-    source = c99.emit(model, name=name, max_steps=max_steps, lengths=lengths)
+    source = c99.emit(model, name=name, max_steps=max_steps, lengths=lengths, library=library)
     check_fit(board, source)
     values = context(model, board, source, source.program.required_steps or max_steps)
-    support = {name: render(name, values) for name in (*SUPPORT, main)}
+    support = {name: render(name, values) for name in (*support_files(source), main)}
+    flags = [*flags, *cmsis_dsp.flags(library)]
     return compile_files(folder, board, source.files | support, flags), source
 
 
@@ -137,12 +139,13 @@ def build(
     lengths: bool = False,
     flags: Sequence[str] = (),
     trace: bool = False,
+    library: str | None = None,
 ) -> Built:
     """Compile `model` for `board` into `folder`, with a program that runs batches from a file.
 
     max_steps matters only to models that need whole sequences, or take lengths, as in c99.emit.
     flags are further compiler flags. trace: with what every layer computes, which takes RAM: one
-    step of it, or one whole sequence.
+    step of it, or one whole sequence. library: as in c99.emit, found by cmsis_dsp.find.
     """
     found = find_board(board)
     defines = ["-DIFGO_TRACE"] if trace else []
@@ -154,6 +157,7 @@ def build(
         max_steps=max_steps,
         lengths=lengths,
         flags=[*flags, *defines],
+        library=library,
     )
     return Built(program, found, source, model, trace)
 

@@ -73,6 +73,7 @@ def count(
     *,
     recipe: Recipe,
     name: str = "model",
+    library: str | None = None,
 ) -> Counts:
     """Run x (T, I), or tokens (T,), on `board` from the initial state, built in `folder`.
 
@@ -84,7 +85,9 @@ def count(
     steps = x.shape[0]
     if recipe == "timer":
         _check_range(model, board, 1 if model.streamable else steps)
-    program, _ = compile_with(folder, model, board, "measure.c", max_steps=steps, name=name)
+    program, _ = compile_with(
+        folder, model, board, "measure.c", max_steps=steps, name=name, library=library
+    )
     (folder / "input").write_bytes(np.array([steps], "<u4").tobytes() + input_words(model, x))
     arguments = ["-icount", f"shift={board.timer.shift}"]
     if recipe == "plugin":

@@ -64,8 +64,12 @@ def pushed(instruction: Instruction) -> int:
 
 
 def branch_target(instruction: Instruction) -> int | None:
-    """The address that a branch or a call names, None for everything else."""
-    if not instruction.mnemonic.startswith(("b", "cb")):
+    """The address that a branch or a call names, None for everything else.
+
+    bf*: bit fields, or the branches that objdump takes Helium's vctp for; neither leads anywhere.
+    """
+    name = instruction.mnemonic
+    if name.startswith("bf") or not name.startswith(("b", "cb")):
         return None
     found = re.search(r"\b([0-9a-f]+) <", instruction.operands)
     return int(found[1], 16) if found else None

@@ -10,10 +10,12 @@ from typing import Any, Final
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ifgo.errors import UsageError
 from ifgo.model import Model, TokenInput
 from ifgo.targets import c99
 from ifgo.targets.c99.packing import columns
 from ifgo.targets.c99.schedule import number
+from ifgo.targets.cortex_m import cmsis_dsp
 from ifgo.targets.cortex_m.boards import Board, find_board
 from ifgo.targets.cortex_m.toolchain import (
     EMULATOR,
@@ -30,7 +32,9 @@ STACK_BYTES: Final = 2048
 EXAMPLE_STEPS: Final = 8
 
 SUPPORT: Final = ("start.c", "console.h", "console.c", "semihost.h", "link.ld")
-"""What every program on a board is built with, beside model.h and model.c."""
+"""What every program on a board is built with; a library brings another file."""
+
+CONSOLES: Final = ("semihosting", "uart")
 
 PROJECT: Final = ("main.c", "Makefile", "CMakeLists.txt", "README.md")
 
@@ -63,21 +67,35 @@ def templates() -> Environment:
 
 
 def emit(
-    model: Model, board: str | Board, *, name: str = "model", max_steps: int | None = None
+    model: Model,
+    board: str | Board,
+    *,
+    name: str = "model",
+    max_steps: int | None = None,
+    library: str | None = None,
+    console: str = "semihosting",
 ) -> Project:
-    """Print `model` as a firmware project for `board`; name and max_steps as in c99.emit.
+    """Print `model` as a firmware project for `board`; name, max_steps and library as in c99.emit.
 
-    Raises UsageError on an unknown board, UnsupportedError where the weights or the memory that
-    model.h states exceed the board's, and what c99.emit raises.
+    console: where its text goes unless make says otherwise, "semihosting" (the debugger, or the
+    emulator) or "uart". Raises UsageError on an unknown board or console, UnsupportedError where
+    the weights or the memory that model.h states exceed the board's, and what c99.emit raises.
     """
     found = find_board(board)
-    source = c99.emit(model, name=name, max_steps=max_steps)
+    if console not in CONSOLES:
+        raise UsageError(f"unknown console {console!r}", expected="one of " + ", ".join(CONSOLES))
+    source = c99.emit(model, name=name, max_steps=max_steps, library=library)
     check_fit(found, source)
-    values = context(model, found, source)
+    values = context(model, found, source) | {"console": console}
     files = dict(source.files)
-    for file in (*SUPPORT, *PROJECT):
+    for file in (*support_files(source), *PROJECT):
         files[file] = render(file, values)
     return Project(files, found, source)
+
+
+def support_files(source: c99.Emitted) -> tuple[str, ...]:
+    """What a program is built with, beside model.h and model.c."""
+    return SUPPORT if source.library is None else (*SUPPORT, "cmsis_dsp.c")
 
 
 def check_fit(board: Board, source: c99.Emitted) -> None:
@@ -113,6 +131,9 @@ def context(
         "timer": board.timer,
         "facts": source.facts,
         "stack_size": STACK_BYTES + 4 * program.output.width,
+        "library": source.library is not None,
+        "library_folders": cmsis_dsp.FOLDERS,
+        "library_define": cmsis_dsp.DEFINE,
         "streamable": program.streamable,
         "lengths": program.lengths,
         "vector": program.vector_output,

@@ -14,7 +14,7 @@ from ifgo.lower import lower
 from ifgo.model import Model
 from ifgo.program import Affine, Program
 from ifgo.targets import c99
-from ifgo.targets.cortex_m import cycles, stack, toolchain
+from ifgo.targets.cortex_m import cmsis_dsp, cycles, stack, toolchain
 from ifgo.targets.cortex_m.boards import Board, find_board
 from ifgo.targets.cortex_m.builder import compile_files
 from ifgo.targets.cortex_m.counting import Recipe, by_function, count, default_recipe
@@ -34,13 +34,14 @@ def measure(
     recipe: Recipe | None = None,
     name: str = "model",
     max_steps: int | None = None,
+    library: str | None = None,
 ) -> Report:
     """Build `model` for `board`, run x (T, I), or tokens (T,), and report what it costs.
 
     x: by default seeded noise of 16 steps, or as many as the model takes. recipe: "timer", or
     "plugin", which counts both ways, compares, and adds the profile; by default "plugin" where
-    this machine has a C compiler. name and max_steps as in emit; a model that needs whole sequences
-    runs one of max_steps steps. Raises UsageError, ToolError or UnsupportedError.
+    this machine has a C compiler. name, max_steps and library as in emit; a model that needs whole
+    sequences runs one of max_steps steps. Raises UsageError, ToolError or UnsupportedError.
     """
     found = find_board(board)
     rows = example_input(model, _steps(model, max_steps)) if x is None else prepare(model, x).x
@@ -51,11 +52,11 @@ def measure(
         counted, shipped = Path(place) / "counted", Path(place) / "shipped"
         counted.mkdir()
         shipped.mkdir()
-        counts = count(model, found, rows[0], counted, recipe=chosen, name=name)
-        project = emit(model, found, name=name, max_steps=rows.shape[1])
+        counts = count(model, found, rows[0], counted, recipe=chosen, name=name, library=library)
+        project = emit(model, found, name=name, max_steps=rows.shape[1], library=library)
         source = project.source
-        program = compile_files(shipped, found, project.files)
-        frames = _frames(shipped, program, found)
+        program = compile_files(shipped, found, project.files, cmsis_dsp.flags(library))
+        frames = _frames(shipped, program, found, library)
         entry = "step" if source.program.streamable else "sequence"
         worst = stack.deepest(frames, f"{source.name}_{entry}")
         sections = toolchain.section_sizes(program)
@@ -109,9 +110,11 @@ def _steps(model: Model, max_steps: int | None) -> int:
     return lower(model).required_steps or longest or STEPS
 
 
-def _frames(folder: Path, program: Path, board: Board) -> dict[str, stack.Frame]:
+def _frames(
+    folder: Path, program: Path, board: Board, library: str | None
+) -> dict[str, stack.Frame]:
     """Of the model by the compiler's own account, of the rest by the program's disassembly."""
-    toolchain.compile_object(folder, board, "model.c", stack.FLAGS)
+    toolchain.compile_object(folder, board, "model.c", [*stack.FLAGS, *cmsis_dsp.flags(library)])
     frames = stack.disassembled_frames(disassemble(program), toolchain.addresses(program))
     return frames | stack.compiled_frames((folder / "model.ci").read_text("utf-8"))
 
