@@ -74,7 +74,12 @@ def folded_norm(
     weight: NDArray[Any], bias: NDArray[Any] | None, norm: MatrixNorm, where: str
 ) -> tuple[F32, F32]:
     """A matrix and bias with its batch norm folded in: float64, rounded once."""
-    divisor = _divisor(norm)
+    variance = norm.variance.astype(np.float64)
+    divisor = (
+        np.sqrt(variance) + norm.epsilon
+        if norm.epsilon_outside
+        else np.sqrt(variance + norm.epsilon)
+    )
     gain = norm.scale.astype(np.float64) / divisor
     shift = -norm.mean.astype(np.float64) * gain
     if bias is not None:
@@ -83,17 +88,9 @@ def folded_norm(
     return narrowed(scaled, where), narrowed(shift, where)
 
 
-def _divisor(norm: MatrixNorm | BatchNorm) -> NDArray[np.float64]:
-    """What a batch norm divides by, in float64."""
-    variance = norm.variance.astype(np.float64)
-    if norm.epsilon_outside:
-        return np.sqrt(variance) + norm.epsilon
-    return np.sqrt(variance + norm.epsilon)
-
-
 def folded_batch_norm(layer: BatchNorm) -> tuple[F32, F32]:
     """factor and offset of a BatchNorm layer: float64, rounded once."""
-    gain = 1 / _divisor(layer)
+    gain = 1 / np.sqrt(layer.variance.astype(np.float64) + layer.epsilon)
     if layer.weight is not None:
         gain = gain * layer.weight.astype(np.float64)
     shift = -layer.mean.astype(np.float64) * gain

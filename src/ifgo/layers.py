@@ -146,15 +146,13 @@ class Dropout(Layer):
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
     """y = (x - mean) / sqrt(variance + epsilon) · weight + bias over features, with stored
-    statistics. All (F,); weight and bias optional. epsilon_outside divides by
-    sqrt(variance) + epsilon instead (Darknet)."""
+    statistics. All (F,); weight and bias optional."""
 
     mean: Array
     variance: Array
     weight: Array | None = None
     bias: Array | None = None
     epsilon: float = 1e-3
-    epsilon_outside: bool = False
 
     kind = "batch_norm"
 

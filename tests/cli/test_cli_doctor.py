@@ -91,7 +91,7 @@ def test_json(ifgo, cc, cross_tools, installed):
         "name": "torch",
         "state": "missing",
         "detail": "not installed, only for tests against PyTorch",
-        "fix": "pip install torch",
+        "fix": 'pip install "ifgo[torch]"',
     }
 
 
@@ -102,12 +102,12 @@ def test_an_optional_package_is_missing(ifgo, installed):
     assert line(done, "onnxruntime") == (
         "missing",
         "not installed, only for ifgo verify --against onnxruntime",
-        "fix: pip install onnxruntime",
+        'fix: pip install "ifgo[demo]"',
     )
     assert line(done, "plotly") == (
         "missing",
         "not installed, only for the page of ifgo demo",
-        "fix: pip install plotly",
+        'fix: pip install "ifgo[demo]"',
     )
 
 

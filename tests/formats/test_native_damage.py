@@ -210,6 +210,57 @@ def test_a_tensor_of_integers_is_refused(file: Path) -> None:
     )
 
 
+LONG = "n" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            json.dumps({"version": 1, **dict.fromkeys(map(str, range(1000)))}),
+            "the description has 0, 1, 10, 100, 101, 102, 103, 104 and 993 more, expected version, "
+            "sha256 and model",
+        ),
+        (
+            f'{{"{LONG}": 1, "{LONG}": 1}}',
+            f"the description has two keys '{LONG[:60]}...', expected each key once",
+        ),
+        (
+            json.dumps({"version": LONG}),
+            f"its version is '{LONG[:59]}..., expected a whole number from 1",
+        ),
+        (
+            json.dumps({"version": 10**4000}),
+            f"is written in version 1{'0' * 59}... of the native format, expected version 1, all "
+            "that this ifgo reads. Install a newer ifgo",
+        ),
+    ],
+)
+def test_long_descriptions_are_cut(file: Path, text: str, message: str) -> None:
+    header, payload = parts(file.read_bytes())
+    header["__metadata__"]["ifgo"] = text
+    file.write_bytes(whole(header, payload))
+    assert refused(file, IfgoError) == message
+
+
+def test_long_names_are_cut(file: Path) -> None:
+    edit(file, lambda model: model.update({LONG: 1}))
+    assert refused(file) == (
+        f"{LONG[:60]}... is a field that Model does not have, expected one of inputs, layers, "
+        "outputs, provenance"
+    )
+
+
+def test_many_tensors_that_nothing_uses_are_cut(file: Path) -> None:
+    header, payload = parts(file.read_bytes())
+    for k in range(1000):
+        header[f"{LONG[:100]}{k:03}"] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    file.write_bytes(whole(header, payload))
+    names = ", ".join([f"'{LONG[:60]}...'"] * 8)
+    assert refused(file).startswith("the model does not use tensor 'nnnn")
+    assert len(refused(file)) < len(names) + 100
+
+
 LAYERS = ", ".join(name for name, c in _native_codec.CLASSES.items() if issubclass(c, Layer))
 
 

@@ -77,7 +77,6 @@ SCHEMA: dict[str, Any] = {
     "hertz": int,
     "compiler": str,
     "flags": str,
-    "library": str,
     "emulator": str,
     "flash": int,
     "flash_available": int,

@@ -43,7 +43,7 @@ def read(path: str | Path, model: Model, state_in: str | Path | None = None) -> 
 
     Raises UsageError where the data do not fit, FormatError where a file is damaged.
     """
-    place = files.as_path(path, "--input")
+    place = Path(path)
     found = _arrays(place, model)
     x, lengths = found.pop("x"), found.pop("lengths", None)
     try:

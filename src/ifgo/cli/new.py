@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, Final
 
 import click
@@ -24,7 +23,6 @@ from ifgo.model import (
     Provenance,
     Recurrent,
 )
-from ifgo.text import quote
 
 MOST_LAYERS: Final = limits.MAX_LAYERS - 2
 """Room for the LastStep and the Dense layer."""
@@ -71,14 +69,15 @@ def command(
 
     The same options give the same bytes.
     """
-    if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", layers):
+    try:
+        sizes = [int(size) for size in layers.split(",")]
+    except ValueError:
         raise UsageError(
-            f"--layers is {quote(layers)}", expected="sizes between commas, such as 16,16"
-        )
-    sizes = [int(size) for size in layers.split(",")]
+            f"--layers is {layers!r}", expected="sizes between commas, such as 16,16"
+        ) from None
     if min(sizes) < 1 or len(sizes) > MOST_LAYERS:
         raise UsageError(
-            f"--layers is {quote(layers)}", expected=f"1 to {MOST_LAYERS} sizes of 1 or more"
+            f"--layers is {layers!r}", expected=f"1 to {MOST_LAYERS} sizes of 1 or more"
         )
     model = random_model(
         sizes, input_, dense, seed=seed, bidirectional=bidirectional, sequence=sequence

@@ -20,6 +20,7 @@ import numpy as np
 from ifgo import layers, limits, model
 from ifgo.cell import Array
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
+from ifgo.text import cut, quote
 
 CLASSES: Final[dict[str, type[Any]]] = {
     known.__name__: known
@@ -207,7 +208,7 @@ class _Decoder:
         elif origin is Mapping:
             if isinstance(value, dict):
                 entries = cast(dict[str, Any], value).items()
-                return {n: self.value(str, text, f"{path}[{n!r}]", depth) for n, text in entries}
+                return {n: self.value(str, t, f"{path}[{quote(n)}]", depth) for n, t in entries}
             expected = "an object of strings"
         elif origin is Literal:
             if isinstance(value, str) and value in get_args(kind):
@@ -248,7 +249,7 @@ class _Decoder:
         for field in given:
             if field != "class" and field not in hints:
                 raise FormatError(
-                    f"{_join(path, field)} is a field that {name} does not have",
+                    f"{_join(path, cut(field))} is a field that {name} does not have",
                     expected="one of " + ", ".join(hints),
                 )
         parts: dict[str, Any] = {}

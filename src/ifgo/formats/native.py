@@ -29,6 +29,7 @@ from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
 from ifgo.formats import Report
 from ifgo.formats._native_codec import decode, encode
 from ifgo.model import Model
+from ifgo.text import cut, listed, quote
 
 EXTENSIONS = (".ifgo", ".safetensors")
 READ_OPTIONS: tuple[str, ...] = ()
@@ -124,7 +125,9 @@ def _parse(data: bytes) -> Model:
     try:
         entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
     except SafetensorError as error:
-        raise FormatError(f"is no whole safetensors file ({error})", hint=_DAMAGED) from None
+        raise FormatError(
+            f"is no whole safetensors file ({cut(error, 200)})", hint=_DAMAGED
+        ) from None
     metadata = cast("dict[str, str]", header.get("__metadata__") or {})
     text = metadata.get("ifgo")
     if text is None:
@@ -145,23 +148,25 @@ class _Payload:
     def model(self, description: dict[str, Any]) -> Model:
         version = description.get("version")
         if type(version) is not int or version < 1:
-            raise FormatError(f"its version is {version!r}", expected="a whole number from 1")
+            raise FormatError(
+                f"its version is {cut(repr(version))}", expected="a whole number from 1"
+            )
         if version > VERSION:
             raise UnsupportedError(
-                f"is written in version {version} of the native format",
+                f"is written in version {cut(version)} of the native format",
                 expected=f"version {VERSION}, all that this ifgo reads",
                 hint="Install a newer ifgo",
             )
         if set(description) != {"version", "sha256", "model"}:
             raise FormatError(
-                f"the description has {', '.join(sorted(description))}",
+                f"the description has {listed(sorted(description))}",
                 expected="version, sha256 and model",
             )
         if description["sha256"] != _digest(description["model"]):
             raise FormatError("the description does not match its checksum", hint=_DAMAGED)
         model = decode(description["model"], self.take)
         if self.left:
-            names = ", ".join(map(repr, sorted(self.left)))
+            names = listed(map(quote, sorted(self.left)))
             raise FormatError(f"the model does not use tensor {names}", expected="no other tensors")
         return model
 
@@ -179,7 +184,7 @@ def _dtype(name: str, place: str) -> np.dtype[Any]:
     known = {theirs: ours for ours, theirs in _DTYPES.items()}
     if name not in known:
         raise FormatError(
-            f"tensor {place!r} has dtype {name}", expected="one of " + ", ".join(known)
+            f"tensor {place!r} has dtype {cut(name)}", expected="one of " + ", ".join(known)
         )
     if name == "BF16":
         try:
@@ -213,7 +218,7 @@ def _json(text: str | bytes, what: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise FormatError(f"{what} has two keys {key!r}", expected="each key once")
+                raise FormatError(f"{what} has two keys {quote(key)}", expected="each key once")
             found[key] = value
         return found
 

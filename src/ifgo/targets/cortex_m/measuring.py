@@ -78,7 +78,6 @@ def measure(
         found.hertz,
         _version(toolchain.PREFIX + "gcc"),
         " ".join([*found.flags, *toolchain.FLAGS]),
-        library or "",
         _version(toolchain.EMULATOR),
         flash,
         found.flash.size,
