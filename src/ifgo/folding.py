@@ -74,12 +74,7 @@ def folded_norm(
     weight: NDArray[Any], bias: NDArray[Any] | None, norm: MatrixNorm, where: str
 ) -> tuple[F32, F32]:
     """A matrix and bias with its batch norm folded in: float64, rounded once."""
-    variance = norm.variance.astype(np.float64)
-    divisor = (
-        np.sqrt(variance) + norm.epsilon
-        if norm.epsilon_outside
-        else np.sqrt(variance + norm.epsilon)
-    )
+    divisor = _divisor(norm)
     gain = norm.scale.astype(np.float64) / divisor
     shift = -norm.mean.astype(np.float64) * gain
     if bias is not None:
@@ -88,9 +83,17 @@ def folded_norm(
     return narrowed(scaled, where), narrowed(shift, where)
 
 
+def _divisor(norm: MatrixNorm | BatchNorm) -> NDArray[np.float64]:
+    """What a batch norm divides by, in float64."""
+    variance = norm.variance.astype(np.float64)
+    if norm.epsilon_outside:
+        return np.sqrt(variance) + norm.epsilon
+    return np.sqrt(variance + norm.epsilon)
+
+
 def folded_batch_norm(layer: BatchNorm) -> tuple[F32, F32]:
     """factor and offset of a BatchNorm layer: float64, rounded once."""
-    gain = 1 / np.sqrt(layer.variance.astype(np.float64) + layer.epsilon)
+    gain = 1 / _divisor(layer)
     if layer.weight is not None:
         gain = gain * layer.weight.astype(np.float64)
     shift = -layer.mean.astype(np.float64) * gain

@@ -146,13 +146,15 @@ class Dropout(Layer):
 @dataclass(frozen=True, eq=False)
 class BatchNorm(Layer):
     """y = (x - mean) / sqrt(variance + epsilon) · weight + bias over features, with stored
-    statistics. All (F,); weight and bias optional."""
+    statistics. All (F,); weight and bias optional. epsilon_outside divides by
+    sqrt(variance) + epsilon instead (Darknet)."""
 
     mean: Array
     variance: Array
     weight: Array | None = None
     bias: Array | None = None
     epsilon: float = 1e-3
+    epsilon_outside: bool = False
 
     kind = "batch_norm"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ifgo as package
+from ifgo import formats
 from ifgo.cli.convert import narrow
 from ifgo.cli.new import random_model
 from ifgo.errors import UnsupportedError
@@ -49,8 +50,9 @@ def test_a_folder_needs_a_format(ifgo, model, model_file, tmp_path):
     folder = tmp_path / "weights"
     done = ifgo("convert", model_file, folder)
     assert (done.code, done.out) == (2, "")
+    endings = [ending for name in formats.FORMATS for ending in formats.get(name).EXTENSIONS]
     assert done.error == (
-        "the ending of 'weights' names no format, expected one of .ifgo, .safetensors, .onnx. "
+        f"the ending of 'weights' names no format, expected one of {', '.join(endings)}. "
         "Or name the format with --to FORMAT (format= in Python)"
     )
     assert not folder.exists()

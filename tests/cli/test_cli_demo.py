@@ -156,8 +156,7 @@ def test_without_plotly(ifgo, cc, few, tmp_path, monkeypatch):
     done = ifgo("demo", "--out", tmp_path)
     assert done.code == 3
     assert done.error == (
-        "the page is drawn with plotly, which is not installed. "
-        'Install it: pip install "ifgo[demo]"'
+        "the page is drawn with plotly, which is not installed. Install it: pip install plotly"
     )
     assert done.out.count("EXACT") == 2
     assert "Try next:" in done.out
@@ -187,7 +186,7 @@ def test_without_onnxruntime(ifgo, cc, few, tmp_path, monkeypatch):
     assert (done.code, done.err) == (0, "")
     assert done.out.count("ONNX Runtime") == 1
     assert (
-        '  - ONNX Runtime is not installed; to compare with it: pip install "ifgo[demo]"\n'
+        "  - ONNX Runtime is not installed; to compare with it: pip install onnxruntime\n"
         in done.out
     )
 

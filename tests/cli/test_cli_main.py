@@ -13,6 +13,7 @@ import pytest
 
 import ifgo as package
 from ifgo.cli import main, terminal
+from ifgo.formats import FORMATS
 
 HEAVY = {"numpy", "rich", "onnx", "onnxruntime", "h5py", "safetensors", "jinja2", "torch"}
 
@@ -84,8 +85,8 @@ def test_without_arguments_it_helps_on_stderr(ifgo):
         (["inspect"], "Missing argument 'MODEL'. See 'ifgo inspect --help'"),
         (["run", "m"], "Missing option '--input'. See 'ifgo run --help'"),
         (
-            ["inspect", "m", "--from", "keras"],
-            "Invalid value for '--from': 'keras' is not one of 'native', 'raw', 'onnx'. "
+            ["inspect", "m", "--from", "matlab"],
+            f"Invalid value for '--from': 'matlab' is not one of {', '.join(map(repr, FORMATS))}. "
             "See 'ifgo inspect --help'",
         ),
     ],
@@ -112,7 +113,7 @@ def test_exit_codes_of_errors(ifgo, tmp_path, model_file):
     done = ifgo("inspect", unknown)
     assert (done.code, done.error) == (
         4,
-        f"{unknown}: is in no format that ifgo knows, expected one of native, raw, onnx. "
+        f"{unknown}: is in no format that ifgo knows, expected one of {', '.join(FORMATS)}. "
         "Name it with --from FORMAT (format= in Python) if its ending is unusual",
     )
 

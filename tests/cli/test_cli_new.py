@@ -89,9 +89,11 @@ def test_a_raw_folder(ifgo, tmp_path):
     ("layers", "message"),
     [
         ("16,x", "--layers is '16,x', expected sizes between commas, such as 16,16"),
+        ("1_6", "--layers is '1_6', expected sizes between commas, such as 16,16"),
+        (" 16", "--layers is ' 16', expected sizes between commas, such as 16,16"),
         ("16,", "--layers is '16,', expected sizes between commas, such as 16,16"),
         ("16,0", "--layers is '16,0', expected 1 to 62 sizes of 1 or more"),
-        (",".join("1" * 63), f"--layers is '{','.join('1' * 63)}', expected 1 to 62 sizes"),
+        (",".join("1" * 63), f"--layers is '{','.join('1' * 30)},...', expected 1 to 62 sizes"),
         (
             "8193",
             "a weight matrix of 32772 x 8193 is too large, expected at most 268435456 values",

@@ -145,8 +145,7 @@ def test_a_missing_plotly_is_named(monkeypatch):
     with pytest.raises(ToolError) as caught:
         demo.page(*parts())
     assert str(caught.value) == (
-        "the page is drawn with plotly, which is not installed. "
-        'Install it: pip install "ifgo[demo]"'
+        "the page is drawn with plotly, which is not installed. Install it: pip install plotly"
     )
     assert caught.value.exit_code == 3
 

@@ -210,7 +210,7 @@ def test_more_parts_than_outputs(tmp_path: Path) -> None:
     nodes = [node("Split", "a", "b", axis=0, num_outputs=4)]
     tail = [node("Squeeze", "Y k1", "y"), node("Add", "y b", "out")]
     constants = {"a": np.ones(4, np.float32), "k1": np.array([1])}
-    made = chain(nodes, tail, constants, {"out": ["T", "B", 4]})
+    made = chain(nodes, tail, constants, {"out": ["T", "B", 4]}, opset=18)
     refuse_file(
         save(made, tmp_path),
         FormatError,

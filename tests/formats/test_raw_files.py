@@ -24,9 +24,9 @@ from raw_cases import (
     weights,
 )
 
-from ifgo import limits
+from ifgo import formats, limits
 from ifgo.decimals import nearest_float32
-from ifgo.errors import IfgoError, ModelError, UsageError
+from ifgo.errors import FormatError, IfgoError, ModelError, UsageError
 from ifgo.formats import raw
 from ifgo.model import (
     Recurrent,
@@ -290,6 +290,54 @@ def test_special_files_are_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "model.toml").mkdir()
     fill(tmp_path, lstm_files(1, 1, 1))
     assert refused(tmp_path) == "model.toml is no regular file. Put the file itself there"
+
+
+def test_misnamed_tensors_are_still_raw(tmp_path: Path) -> None:
+    folder = fill(tmp_path, {"Tensor_W_1_2.TXT": "1"})
+    with pytest.raises(FormatError) as caught:
+        formats.load(folder)
+    assert str(caught.value) == (
+        f"{folder}: Tensor_W_1_2.TXT is no name of a tensor file, expected "
+        "tensor_{W,R,B}_{layer}_{size}.{txt,bin}, layer and size from 1"
+    )
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(UsageError) as caught:
+        formats.load(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: cannot be read (Permission denied). Check the path and its permissions"
+    )
+
+
+def test_arguments_of_the_wrong_type(tmp_path: Path) -> None:
+    wrong: Any = 3
+    model = chain(Recurrent("lstm", cell()))
+    for call, message in (
+        (
+            lambda: formats.load(wrong),
+            "the model is a int, expected a path, as str or pathlib.Path",
+        ),
+        (
+            lambda: formats.load(""),
+            "the model is an empty path, expected the name of a file or folder",
+        ),
+        (
+            lambda: formats.save(model, wrong),
+            "the destination is a int, expected a path, as str or pathlib.Path",
+        ),
+        (
+            lambda: formats.save(wrong, tmp_path / "m.ifgo"),
+            "the model is a int, expected an ifgo.Model",
+        ),
+    ):
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert str(caught.value) == message
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,10 +39,13 @@ STRICT = (
 """What GCC and clang must both find nothing with."""
 
 
-def require(program: str) -> None:
-    """Skip where a program is missing on a developer's machine, fail in CI."""
-    if shutil.which(program) is None:
-        missing(program, f"apt install {PACKAGES[program]}")
+def require(program: str, version: str = "") -> None:
+    """Skip where a program, or the version its answers are known for (a regular expression on
+    what --version says), is missing on a developer's machine; fail in CI."""
+    found = shutil.which(program)
+    said = call(program, "--version", folder=Path.cwd()).stdout if found and version else ""
+    if found is None or re.search(version, said) is None:
+        missing(f"{program} {version}".rstrip(), f"apt install {PACKAGES[program]}, on Debian 12")
 
 
 def two_layers() -> Model:

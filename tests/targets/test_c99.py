@@ -13,6 +13,7 @@ import pytest
 from presence import missing
 
 from ifgo.activations import SOFTMAX
+from ifgo.cli.compiling import compile_main
 from ifgo.deployment import deploy
 from ifgo.errors import ToolError, UnsupportedError, UsageError
 from ifgo.model import (
@@ -430,6 +431,47 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", "tcc")
     with pytest.raises(ToolError, match=r"^no C compiler found \(tcc from \$CC\)\. Install"):
         c99.find_compiler()
+
+
+def test_the_words_of_cc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cc: str) -> None:
+    """A wrapper and its compiler, as with ccache; options go along."""
+    wrapper = tmp_path / "wrap"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CC", f"'{wrapper}' {cc} -DX")
+    assert c99.find_compiler() == (str(wrapper), cc, "-DX")
+    STREAM.run(np.zeros((3, STREAM.input_size), np.float32), on="c99")
+    assert (tmp_path / "called").read_text().startswith(f"{cc} -DX -std=c99 -O2 ")
+    monkeypatch.setenv("CC", "'gcc")
+    with pytest.raises(ToolError) as caught:
+        c99.find_compiler()
+    assert str(caught.value) == (
+        '$CC is "\'gcc", which is no command (No closing quotation). Name one: CC=gcc'
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("#!/bin/sh\n", "says that it compiled the emitted C, and made nothing. Name a compiler"),
+        ("#!/bin/sh\nexit 1\n", "does not compile the emitted C. Name another compiler"),
+    ],
+)
+def test_a_compiler_that_makes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, message: str
+) -> None:
+    path = tmp_path / "cc"
+    path.write_text(script)
+    path.chmod(0o755)
+    monkeypatch.setenv("CC", str(path))
+    with pytest.raises(ToolError) as caught:
+        STREAM.run(np.zeros((3, STREAM.input_size), np.float32), on="c99")
+    assert str(caught.value) == f"{path} {message}: CC=gcc"
+    deploy(STREAM, tmp_path / "out", main=True)
+    with pytest.raises(ToolError) as caught:
+        compile_main(tmp_path / "out")
+    assert str(caught.value) == f"{path} {message}: CC=gcc"
+    assert not (tmp_path / "out" / "main").exists()
 
 
 def test_unknown_target(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_our_products_take_fewer_instructions_but_for_helium(
     theirs = cortex_m.measure(model, board, x=x, library=LIBRARY)
     fewer = ours.instructions.per_step < theirs.instructions.per_step
     assert fewer == (board != "mps3-an547"), (ours.instructions, theirs.instructions)
+    assert (ours.library, theirs.library) == ("", LIBRARY)
     assert theirs.stack.painted <= theirs.stack.call_graph
     kinds = {part.name: part.kind for part in theirs.parts}
     assert kinds["arm_mat_vec_mult_f32"] == "library"

@@ -96,12 +96,24 @@ def test_the_decimals_are_the_value(tmp_path: Path) -> None:
     assert np.abs(rows - bits).max() <= 0.5e-6 + 2.0**-24 * np.abs(bits).max()
 
 
-def test_cmake_builds_the_same_program(tmp_path: Path) -> None:
+@by_board
+@pytest.mark.parametrize("console", cortex_m.CONSOLES)
+def test_cmake_builds_the_same_program(console: str, board: str, tmp_path: Path) -> None:
+    """Whatever the console of the project: made for the other one too where it is asked to."""
     cases.require_cross_tools()
     cases.require("make", "cmake")
-    write(tmp_path, cases.stream(), "stm32f405")
+    write(tmp_path, cases.stream(), board, console=console)
     make(tmp_path)
-    for command in (["cmake", "-B", "build"], ["cmake", "--build", "build"]):
+    assert_cmake_builds_it(tmp_path)
+    make(tmp_path, "clean")
+    other = console == "semihosting"
+    make(tmp_path, f"UART={1 if other else ''}")
+    assert_cmake_builds_it(tmp_path, f"-DIFGO_UART={'ON' if other else 'OFF'}")
+
+
+def assert_cmake_builds_it(tmp_path: Path, *options: str) -> None:
+    """The same image as make's."""
+    for command in (["cmake", "-B", "build", *options], ["cmake", "--build", "build"]):
         subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     built = tmp_path / "build" / "firmware.elf"
     subprocess.run(
@@ -111,13 +123,14 @@ def test_cmake_builds_the_same_program(tmp_path: Path) -> None:
 
 
 @by_board
-def test_serial_port(board: str, tmp_path: Path) -> None:
-    """With UART=1 the program never exits: read until it is done."""
+@pytest.mark.parametrize("console", cortex_m.CONSOLES)
+def test_serial_port(console: str, board: str, tmp_path: Path) -> None:
+    """By UART=1, or from the start: the program never exits, read until it is done."""
     cases.require_cross_tools()
     cases.require("make")
     model = cases.stream()
-    project = write(tmp_path, model, board)
-    make(tmp_path, "UART=1", f"CFLAGS={STRICT}")
+    project = write(tmp_path, model, board, console=console)
+    make(tmp_path, *(["UART=1"] if console == "semihosting" else []), f"CFLAGS={STRICT}")
     command = ["qemu-system-arm", "-M", project.board.machine, "-display", "none"]
     command += ["-monitor", "none", "-serial", "stdio", "-kernel", "firmware.elf"]
     with subprocess.Popen(
@@ -207,11 +220,37 @@ def test_readme_states_true_facts(board: str) -> None:
     assert "apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm" in text
 
 
+def test_the_boards_that_exist() -> None:
+    assert set(cortex_m.BOARDS) == {
+        *("stm32f405", "stm32f205", "microbit"),
+        *("mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547"),
+    }
+
+
+@by_board
+def test_readme_and_makefile_say_where_the_text_goes(board: str) -> None:
+    semihosting = cortex_m.emit(cases.stream(), board).files
+    uart = cortex_m.emit(cases.stream(), board, console="uart").files
+    first, second = (" ".join(files["README.md"].split()) for files in (semihosting, uart))
+    assert "To the debugger by semihosting, or with `make UART=1` to the serial port." in first
+    assert "To the serial port, or with `make UART=` to the debugger by semihosting." in second
+    pins = {"stm32": "PA9", "nrf51": "the UART on pin 24", "cmsdk": "UART 0"}
+    for text in (first, second):
+        assert "115200 baud" in text
+        assert pins[cortex_m.BOARDS[board].uart.kind] in text
+    assert "make UART=      " in uart["Makefile"]
+    assert "make UART=      " not in semihosting["Makefile"]
+    changed = {name for name in uart if uart[name] != semihosting[name]}
+    assert changed == {"README.md", "Makefile", "CMakeLists.txt"}
+
+
 def test_flash_command_of_an_stm32f4() -> None:
     files = cortex_m.emit(cases.stream(), "stm32f405").files
     command = "openocd -f interface/stlink.cfg -f target/stm32f4x.cfg -c "
     assert command + '"program $< verify reset exit"' in files["Makefile"]
     assert command + '"program firmware.elf verify reset exit"' in files["README.md"]
+    for told in ("apt install openocd", "ST-Link", "arm semihosting enable", "0x08000000"):
+        assert told in files["README.md"]
 
 
 def test_the_emulator_has_every_machine() -> None:

@@ -77,6 +77,7 @@ SCHEMA: dict[str, Any] = {
     "hertz": int,
     "compiler": str,
     "flags": str,
+    "library": str,
     "emulator": str,
     "flash": int,
     "flash_available": int,

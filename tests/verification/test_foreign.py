@@ -292,6 +292,35 @@ def test_a_file_with_another_number_of_nodes_names_the_layer_it_lacks(tmp_path: 
     )
 
 
+WRITTEN = "the file ifgo writes was run: the model's own differs in"
+
+
+@pytest.mark.parametrize("name", ["lstm0", "lstm1"])
+def test_layers_taken_out_of_a_file_run_in_a_file_of_their_own(name: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    layers = tuple(Recurrent(each, draw_cell(random, 3, 3)) for each in ("lstm0", "lstm1"))
+    ifgo.save(Model((FeatureInput(3),), layers), tmp_path / "m.onnx")
+    found = verify(ifgo.load(tmp_path / "m.onnx", select=name), against=("onnxruntime",))
+    assert found.ok
+    assert all(f.compared for f in found.findings)
+    assert any(f.note.startswith(WRITTEN) for f in found.findings)
+
+
+def test_a_file_whose_weights_are_inputs_is_written_again(tmp_path: Path) -> None:
+    model = Model((FeatureInput(3),), (Recurrent("a", draw_cell(np.random.default_rng(1), 3, 4)),))
+    ifgo.save(model, tmp_path / "m.onnx")
+    proto = onnx.load(tmp_path / "m.onnx")
+    w = next(entry for entry in proto.graph.initializer if entry.name == "a.W")
+    bound = {"a.W": numpy_helper.to_array(w)}
+    proto.graph.initializer.remove(w)
+    proto.graph.input.append(helper.make_tensor_value_info("a.W", w.data_type, w.dims))
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    found = verify(ifgo.load(tmp_path / "m.onnx", bind=bound), against=("onnxruntime",))
+    assert found.ok
+    assert all(f.compared for f in found.findings)
+    assert f"{WRITTEN} a.W" in {f.note for f in found.findings}
+
+
 def fixed(model: Model, path: Path, batch: int | None, steps: int | None) -> Model:
     """The model read from a file that fixes B or T."""
     ifgo.save(model, path)

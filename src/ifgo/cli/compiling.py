@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from ifgo import files
 from ifgo.errors import ToolError
-from ifgo.targets.c99 import find_compiler
+from ifgo.targets.c99 import compile_c, find_compiler
 
 FLAGS: Final = ("-std=c99", "-O2")
 
@@ -19,7 +20,7 @@ TIMEOUT_SECONDS: Final = 600
 
 def compile_line(folder: Path, compiler: str = "cc") -> str:
     """The shell command that compiles the emitted program in `folder` to folder/main."""
-    return shlex.join(_command(compiler, folder, folder / "main"))
+    return shlex.join(_command([compiler], folder, folder / "main"))
 
 
 def compile_main(folder: Path, *flags: str) -> Path:
@@ -31,13 +32,7 @@ def compile_main(folder: Path, *flags: str) -> Path:
     with tempfile.TemporaryDirectory(prefix="ifgo-") as place:
         built = Path(place) / "main"
         command = _command(find_compiler(), folder, built, *flags)
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-        )
-        if done.returncode:
-            raise ToolError(
-                f"{command[0]} does not compile the emitted C", hint=done.stderr.strip()[:2000]
-            )
+        compile_c(command, built)
         mode = built.stat().st_mode
         files.atomic_write(program, built.read_bytes())
     program.chmod(mode)
@@ -61,6 +56,6 @@ def run_main(program: Path, text: str) -> str:
     return done.stdout
 
 
-def _command(compiler: str, folder: Path, program: Path, *flags: str) -> list[str]:
+def _command(compiler: Sequence[str], folder: Path, program: Path, *flags: str) -> list[str]:
     sources = [str(folder / name) for name in ("main.c", "model.c")]
-    return [compiler, *FLAGS, *flags, "-o", str(program), *sources]
+    return [*compiler, *FLAGS, *flags, "-o", str(program), *sources]

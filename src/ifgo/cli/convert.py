@@ -10,7 +10,7 @@ import numpy as np
 
 from ifgo import files, formats
 from ifgo.cli import terminal
-from ifgo.cli.options import Source, model_source
+from ifgo.cli.options import Source, model_source, tell_notes, writing_options
 from ifgo.cli.terminal import escape, json_option
 from ifgo.errors import UnsupportedError
 from ifgo.model import Model
@@ -22,14 +22,7 @@ from ifgo.model import Model
     type=click.Choice(formats.FORMATS),
     help="Format of DST; found from its ending where not given. A folder needs --to raw.",
 )
-@click.option(
-    "--to-layout",
-    type=click.Choice(["A", "B"]),
-    help="Layout of a raw DST [default: A]. --layout means it too where SRC is not raw.",
-)
-@click.option(
-    "--encoding", type=click.Choice(["txt", "bin"]), help="Tensors of a raw DST [default: bin]."
-)
+@writing_options
 @click.option(
     "--allow-lossy",
     is_flag=True,
@@ -42,8 +35,7 @@ def command(
     source: Source,
     destination: str,
     to: str | None,
-    to_layout: str | None,
-    encoding: str | None,
+    writing: dict[str, str | None],
     allow_lossy: bool,
     as_json: bool,
 ) -> None:
@@ -51,16 +43,20 @@ def command(
 
     Without --allow-lossy nothing is lost: what DST cannot hold is refused by name.
     """
-    if source.layout and to_layout is None and not _is_raw(source):
-        source, to_layout = replace(source, layout=None), source.layout
+    layout = source.options["layout"]
+    if layout and writing["layout"] is None and not _is_raw(source):
+        source, writing["layout"] = (
+            replace(source, options=source.options | {"layout": None}),
+            layout,
+        )
     files.refuse_own_source(Path(source.path), Path(destination))
-    model = source.load()
+    model = source.load(tell=False)
+    if source.select or model.provenance.path == str(Path(source.path)):  # no earlier reading's
+        tell_notes(model)
     rounded = ""
     if allow_lossy:
         model, rounded = narrow(model)
-    report = formats.save(
-        model, destination, to, allow_lossy=allow_lossy, layout=to_layout, encoding=encoding
-    )
+    report = formats.save(model, destination, to, allow_lossy=allow_lossy, **writing)
     kept, folded = report.kept, report.folded
     lost = ((rounded,) if rounded else ()) + report.lost
     if as_json:

@@ -43,7 +43,7 @@ def read(path: str | Path, model: Model, state_in: str | Path | None = None) -> 
 
     Raises UsageError where the data do not fit, FormatError where a file is damaged.
     """
-    place = Path(path)
+    place = files.as_path(path, "--input")
     found = _arrays(place, model)
     x, lengths = found.pop("x"), found.pop("lengths", None)
     try:

@@ -78,7 +78,7 @@ def command(out: str, as_json: bool) -> int:
         mark = terminal.paint("✓" if row.holds else "✗", "green" if row.holds else "red")
         tell(f"  {mark} {escape(row.what)}: {escape(row.verdict)}\n    {escape(row.compared)}")
     if find_spec("onnxruntime") is None:
-        tell('  - ONNX Runtime is not installed; to compare with it: pip install "ifgo[demo]"')
+        tell("  - ONNX Runtime is not installed; to compare with it: pip install onnxruntime")
 
     _draw(story, folder, model, beats, logits)
     tell(f"\nWritten to {escape(folder)}:\n")
@@ -132,7 +132,7 @@ def _prove_c(
 ) -> None:
     """EXACT: the c99 backend, and the program in DIR as its user compiles and calls it."""
     try:
-        compiler = Path(find_compiler()).name
+        compiler = Path(find_compiler()[0]).name
         have, end = backends.run(model, beats.x, on="c99")
         program = compile_main(folder / "c99")
         printed = [float(run_main(program, _text(beat))) for beat in beats.x]

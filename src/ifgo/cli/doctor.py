@@ -26,16 +26,16 @@ State = Literal["ok", "missing", "broken"]
 
 REQUIRED: Final = ("numpy", "onnx", "h5py", "safetensors", "click", "rich", "jinja2")
 OPTIONAL: Final = {
-    "onnxruntime": ("ifgo verify --against onnxruntime", 'pip install "ifgo[demo]"'),
-    "plotly": ("the page of ifgo demo", 'pip install "ifgo[demo]"'),
-    "torch": ("tests against PyTorch", 'pip install "ifgo[torch]"'),
+    "onnxruntime": ("ifgo verify --against onnxruntime", "pip install onnxruntime"),
+    "plotly": ("the page of ifgo demo", "pip install plotly"),
+    "torch": ("tests against PyTorch", "pip install torch"),
 }
 """Package → what needs it, and how to install it."""
 
 BOARDS: Final = "Cortex-M boards: deploy --report, run and verify on qemu:BOARD"
 """What needs the cross tools."""
 
-REINSTALL: Final = "install ifgo anew: pip install --force-reinstall ifgo"
+REINSTALL: Final = "install ifgo anew, from its source: pip install --force-reinstall ."
 
 COLOURS: Final = {"ok": "green", "missing": "yellow", "broken": "red"}
 
@@ -109,14 +109,14 @@ def _compiler() -> Iterator[Check]:
     try:
         from ifgo.targets.c99 import find_compiler
 
-        path = find_compiler()
+        words = find_compiler()
     except ToolError as error:
         yield Check("C compiler", "missing", error.what, error.hint or "")
         return
     except Exception as error:
         yield Check("C compiler", "broken", f"{type(error).__name__}: {error}", REINSTALL)
         return
-    yield Check("C compiler", "ok", _versioned(path))
+    yield Check("C compiler", "ok", _versioned(*words))
     yield _emitted()
 
 
@@ -139,14 +139,14 @@ def _cross_tools() -> Iterator[Check]:
             yield Check(name, "missing", f"{error.what}, only for {BOARDS}", error.hint or "")
 
 
-def _versioned(path: str) -> str:
-    return f"{path}, {_version(path)}"
+def _versioned(*words: str) -> str:
+    return f"{' '.join(words)}, {_version(*words)}"
 
 
-def _version(program: str) -> str:
+def _version(*words: str) -> str:
     try:
         done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=60, check=False
+            [*words, "--version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"its version cannot be asked: {error}"

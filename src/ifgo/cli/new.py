@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Final
 
 import click
@@ -23,6 +24,7 @@ from ifgo.model import (
     Provenance,
     Recurrent,
 )
+from ifgo.text import quote
 
 MOST_LAYERS: Final = limits.MAX_LAYERS - 2
 """Room for the LastStep and the Dense layer."""
@@ -69,15 +71,14 @@ def command(
 
     The same options give the same bytes.
     """
-    try:
-        sizes = [int(size) for size in layers.split(",")]
-    except ValueError:
+    if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", layers):
         raise UsageError(
-            f"--layers is {layers!r}", expected="sizes between commas, such as 16,16"
-        ) from None
+            f"--layers is {quote(layers)}", expected="sizes between commas, such as 16,16"
+        )
+    sizes = [int(size) for size in layers.split(",")]
     if min(sizes) < 1 or len(sizes) > MOST_LAYERS:
         raise UsageError(
-            f"--layers is {layers!r}", expected=f"1 to {MOST_LAYERS} sizes of 1 or more"
+            f"--layers is {quote(layers)}", expected=f"1 to {MOST_LAYERS} sizes of 1 or more"
         )
     model = random_model(
         sizes, input_, dense, seed=seed, bidirectional=bidirectional, sequence=sequence

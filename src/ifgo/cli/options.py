@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import click
 
@@ -18,33 +18,86 @@ from ifgo.model import Model
 Function = Callable[..., Any]
 
 
+_READING: Final[dict[str, dict[str, Any]]] = {
+    "layout": {
+        "type": click.Choice(["A", "B"]),
+        "help": "Layout of a raw folder whose model.toml does not say it.",
+    },
+    "stack": {
+        "type": click.Choice(get_args(formats.Stack)),
+        "help": "How a raw folder without model.toml feeds one LSTM into the next.",
+    },
+    "bind": {
+        "metavar": "W.npz",
+        "help": "Arrays for ONNX graph inputs that are really weights, by input name.",
+    },
+    "cfg": {"metavar": "FILE", "help": "Layers of a Darknet .weights [default: the same name]."},
+    "dialect": {
+        "type": click.Choice(["pjreddie", "alexeyab"]),
+        "help": "Fork that wrote a Darknet .weights [default: as its header says].",
+    },
+    "select": {
+        "metavar": "NAME[,NAME]",
+        "help": "These recurrent layers alone, out of a larger model; "
+        "`ifgo inspect --lstms` lists them.",
+    },
+}
+"""Option of formats.load → how the command line offers it, as --option."""
+
+_WRITING: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "layout": (
+        "--to-layout",
+        {
+            "type": click.Choice(["A", "B"]),
+            "help": "Layout of a raw DST [default: A]. --layout means it too where SRC is not raw.",
+        },
+    ),
+    "encoding": (
+        "--encoding",
+        {"type": click.Choice(["txt", "bin"]), "help": "Tensors of a raw DST [default: bin]."},
+    ),
+    "dialect": (
+        "--to-dialect",
+        {
+            "type": click.Choice(["pjreddie", "alexeyab"]),
+            "help": "Fork that shall read a Darknet DST [default: pjreddie].",
+        },
+    ),
+}
+"""Option of formats.save → its name on the command line, and how it is offered."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """The path of a model and how to read it; the fields are the arguments of formats.load."""
+    """The path of a model and how to read it: the arguments of formats.load."""
 
     path: str
     format: str | None
-    layout: str | None
-    stack: str | None
-    bind: str | None
-    select: str | None = None
+    options: dict[str, str | None]
+
+    @property
+    def select(self) -> str | None:
+        """The layers asked for, None for the whole model."""
+        return self.options["select"]
 
     def load(self, *, tell: bool = True) -> Model:
         """The model; where layers are selected, what was left out is said on stderr if `tell`.
         Raises what formats.load raises."""
-        model = formats.load(self.path, self.format, **self._options, select=self.select)
+        model = formats.load(self.path, self.format, **self.options)
         if tell and self.select is not None:
-            for note in model.provenance.notes:
-                terminal.tell(f"note: {escape(note)}")
+            tell_notes(model)
         return model
 
     def list_layers(self) -> Listing:
         """The recurrent layers of the file. Raises what formats.list_layers raises."""
-        return formats.list_layers(self.path, self.format, **self._options)
+        options = {name: value for name, value in self.options.items() if name != "select"}
+        return formats.list_layers(self.path, self.format, **options)
 
-    @property
-    def _options(self) -> dict[str, str | None]:
-        return {"layout": self.layout, "stack": self.stack, "bind": self.bind}
+
+def tell_notes(model: Model) -> None:
+    """What reading chose, changed or left out, on stderr."""
+    for note in model.provenance.notes:
+        terminal.tell(f"note: {escape(note)}")
 
 
 def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
@@ -57,46 +110,36 @@ def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
             type=click.Choice(formats.FORMATS),
             help=f"Format of {metavar}; found from its content where not given.",
         ),
-        click.option(
-            "--layout",
-            type=click.Choice(["A", "B"]),
-            help="Layout of a raw folder whose model.toml does not say it.",
-        ),
-        click.option(
-            "--stack",
-            type=click.Choice(get_args(formats.Stack)),
-            help="How a raw folder without model.toml feeds one LSTM into the next.",
-        ),
-        click.option(
-            "--bind",
-            metavar="W.npz",
-            help="Arrays for ONNX graph inputs that are really weights, by input name.",
-        ),
-        click.option(
-            "--select",
-            metavar="NAME[,NAME]",
-            help="These recurrent layers alone, out of a larger model; "
-            "`ifgo inspect --lstms` lists them.",
-        ),
+        *(click.option(f"--{name}", f"read_{name}", **how) for name, how in _READING.items()),
     )
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def command(
-            *args: Any,
-            model: str,
-            format_: str | None,
-            layout: str | None,
-            stack: str | None,
-            bind: str | None,
-            select: str | None,
-            **rest: Any,
-        ) -> Any:
-            source = Source(model, format_, layout, stack, bind, select)
-            return function(*args, source=source, **rest)
+        def command(*args: Any, model: str, format_: str | None, **rest: Any) -> Any:
+            options = {name: rest.pop(f"read_{name}") for name in _READING}
+            return function(*args, source=Source(model, format_, options), **rest)
 
-        for parameter in reversed(parameters):
-            command = parameter(command)
-        return command
+        return _decorated(command, parameters)
 
     return decorate
+
+
+def writing_options(function: Function) -> Function:
+    """Gives a command the options of formats.save, as `writing`: name → value or None."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **rest: Any) -> Any:
+        writing = {name: rest.pop(f"write_{name}") for name in _WRITING}
+        return function(*args, writing=writing, **rest)
+
+    return _decorated(
+        command,
+        tuple(click.option(flag, f"write_{name}", **how) for name, (flag, how) in _WRITING.items()),
+    )
+
+
+def _decorated(command: Function, parameters: tuple[Function, ...]) -> Function:
+    """`command` with `parameters`, which its help lists in this order."""
+    for parameter in reversed(parameters):
+        command = parameter(command)
+    return command

@@ -77,7 +77,7 @@ def page(beats: Beats, logits: ArrayLike, proof: Sequence[Proof], views: Sequenc
     except ModuleNotFoundError:
         raise ToolError(
             "the page is drawn with plotly, which is not installed",
-            hint='Install it: pip install "ifgo[demo]"',
+            hint="Install it: pip install plotly",
         ) from None
     figures = import_module("ifgo.demo.figures")
     test, label = beats.in_test, beats.label[beats.in_test]

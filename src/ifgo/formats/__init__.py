@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
 
 from ifgo.errors import FormatError, IfgoError, UsageError
+from ifgo.files import as_path
 from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
+from ifgo.text import quote
 
-FORMATS: Final = ("native", "raw", "onnx")
+FORMATS: Final = ("native", "raw", "onnx", "darknet")
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
 Stack = Literal["stacked", "hidden-as-sequence"]
@@ -61,7 +63,7 @@ class Format(Protocol):
 def get(name: str) -> Format:
     """The format module called `name`. Raises UsageError on an unknown name."""
     if name not in FORMATS:
-        raise UsageError(f"unknown format {name!r}", expected="one of " + ", ".join(FORMATS))
+        raise UsageError(f"unknown format {quote(name)}", expected="one of " + ", ".join(FORMATS))
     return cast(Format, import_module(f"ifgo.formats.{name}"))
 
 
@@ -84,7 +86,7 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
     with commas) for recurrent layers out of something larger. Raises UsageError, FormatError or
     UnsupportedError, each naming the file.
     """
-    place = Path(path)
+    place = as_path(path, "the model")
     name = _found(place, format)
     chosen = get(name)
     select = None if "select" in chosen.READ_OPTIONS else options.pop("select", None)
@@ -99,7 +101,7 @@ def list_layers(path: str | Path, format: str | None = None, **options: Any) -> 
     options as for `load`, but select. Raises what `load` raises; a layer that cannot be read alone
     is listed with the reason.
     """
-    place = Path(path)
+    place = as_path(path, "the model")
     name = _found(place, format)
     chosen = get(name)
     lister = getattr(chosen, "list_layers", None)
@@ -113,8 +115,7 @@ def list_layers(path: str | Path, format: str | None = None, **options: Any) -> 
 
 def _found(place: Path, format: str | None) -> str:
     """The format of a file that exists."""
-    if not place.exists():
-        raise UsageError("no such file or folder", where=str(place), hint="Check the path")
+    _require_readable(place)
     name = format or next((n for n in FORMATS if get(n).sniff(place)), None)
     if name is None:
         raise FormatError(
@@ -124,6 +125,23 @@ def _found(place: Path, format: str | None) -> str:
             hint="Name it with --from FORMAT (format= in Python) if its ending is unusual",
         )
     return name
+
+
+def _require_readable(place: Path) -> None:
+    """Raises UsageError where nothing lies at `place`, or the system does not let it be read."""
+    try:
+        if not place.exists():
+            raise UsageError("no such file or folder", where=str(place), hint="Check the path")
+        if place.is_dir():
+            next(place.iterdir(), None)
+        elif place.is_file():
+            place.open("rb").close()
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read ({error.strerror})",
+            where=str(place),
+            hint="Check the path and its permissions",
+        ) from None
 
 
 @contextmanager
@@ -150,7 +168,9 @@ def save(
     options: layout ("A"|"B") and encoding ("txt"|"bin") for raw folders. Raises UnsupportedError
     naming what the format cannot hold (all of it, in one message), unless allow_lossy permits it.
     """
-    place = Path(path)
+    place = as_path(path, "the destination")
+    if not isinstance(cast("Any", model), Model):
+        raise UsageError(f"the model is a {type(model).__name__}", expected="an ifgo.Model")
     name = format or next((n for n in FORMATS if place.suffix in get(n).EXTENSIONS), None)
     if name is None:
         endings = [ending for n in FORMATS for ending in get(n).EXTENSIONS]

@@ -71,7 +71,10 @@ class Arguments:
         return [self.value(position) for position in range(len(self.inputs))]
 
     def finish(self) -> None:
-        """Refuse inputs and attributes that nobody asked for."""
+        """Refuse inputs and attributes that nobody asked for; consumed_inputs, a hint about memory
+        that the first operator sets had, means nothing."""
+        if self.opset < 6:
+            self.attributes.integers("consumed_inputs")
         self.attributes.finish()
         unread = [k for k, v in enumerate(self.inputs) if v is not None and k not in self._asked]
         if unread:
@@ -84,11 +87,13 @@ class Arguments:
         """A 1-D input of ints or lengths."""
         return sizes(self.value(position))
 
-    def integers(self, position: int, name: str) -> list[int] | None:
-        """Ints from attribute `name` (older operator sets) or from an input, None if neither."""
-        given = self.attributes.integers(name)
-        if given is not None or self.optional(position) is None:
-            return given
+    def integers(self, position: int, name: str, *, since: int) -> list[int] | None:
+        """Ints from attribute `name`, or from an input as of operator set `since`; None if there
+        are none."""
+        if self.opset < since:
+            return self.attributes.integers(name)
+        if self.optional(position) is None:
+            return None
         found = self.sizes(position)
         ints = [size for size in found if isinstance(size, int)]
         if len(ints) != len(found):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats._onnx_arguments import Arguments, bounded, numbers, vector
@@ -41,7 +41,7 @@ from ifgo.formats._onnx_value import (
 
 
 def _unsqueeze(a: Arguments) -> list[Value]:
-    axes = a.integers(1, "axes")
+    axes = a.integers(1, "axes", since=13)
     if axes is None:
         raise FormatError("has no axes", expected="where to put new ones")
     bounded([1] * (a.value(0).rank + len(axes)))
@@ -62,7 +62,7 @@ def _reshaped(a: Arguments, target: Sequence[Size], *, allow_zero: bool) -> Valu
 
 def reshape_target(a: Arguments) -> list[Size]:
     """The shape that a Reshape asks for."""
-    given = a.attributes.integers("shape")
+    given = a.attributes.integers("shape") if a.opset < 5 else None
     target = list[Size](given) if given is not None else a.sizes(1)
     bounded([1] * len(target))
     if any(isinstance(size, int) and size < -1 for size in target) or target.count(-1) > 1:
@@ -108,12 +108,14 @@ def _slice(a: Arguments) -> list[Value]:
 
 def slices(a: Arguments) -> list[tuple[int, Size, Size, int]]:
     """(axis, start, stop, step) of each axis that a Slice cuts, axes counted from the front."""
-    given = a.attributes.integers("starts"), a.attributes.integers("ends")
-    starts: list[Size] = list(given[0]) if given[0] is not None else a.sizes(1)
-    stops: list[Size] = list(given[1]) if given[1] is not None else a.sizes(2)
-    axes = a.integers(3, "axes")
+    if a.opset < 10:
+        starts: list[Size] = list(a.attributes.integers("starts") or [])
+        stops: list[Size] = list(a.attributes.integers("ends") or [])
+    else:
+        starts, stops = a.sizes(1), a.sizes(2)
+    axes = a.integers(3, "axes", since=10)
     axes = list(range(len(starts))) if axes is None else axes
-    steps = a.integers(4, "steps") or [1] * len(starts)
+    steps = (a.integers(4, "steps", since=10) if a.opset >= 10 else None) or [1] * len(starts)
     if not len(starts) == len(stops) == len(axes) == len(steps):
         raise FormatError("has starts, ends, axes and steps of different lengths")
     value = a.value(0)
@@ -126,8 +128,12 @@ def slices(a: Arguments) -> list[tuple[int, Size, Size, int]]:
 def _split(a: Arguments) -> list[Value]:
     value = a.value(0)
     axis = value.position(a.attributes.integer("axis", 0) or 0)
-    parts = a.integers(1, "split")
-    count = a.attributes.integer("num_outputs", len(a.node.outputs))
+    parts = a.attributes.integers("split") if a.opset < 13 else None
+    if parts is None and (a.opset >= 13 or a.opset == 1):
+        parts = a.integers(1, "split", since=1)
+    count = len(a.node.outputs)
+    if a.opset >= 18:
+        count = a.attributes.integer("num_outputs", count)
     extent = value.shape[axis]
     if not isinstance(extent, int):
         raise UnsupportedError("splits an axis of open length", expected="features or states")
@@ -179,7 +185,7 @@ def _expand(a: Arguments) -> list[Value]:
 MOVES: dict[str, Callable[[Arguments], list[Value]]] = {
     "Transpose": lambda a: [transpose(a.value(0), a.attributes.integers("perm"))],
     "Unsqueeze": _unsqueeze,
-    "Squeeze": lambda a: [squeeze(a.value(0), a.integers(1, "axes"))],
+    "Squeeze": lambda a: [squeeze(a.value(0), a.integers(1, "axes", since=13))],
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Gather": _gather,
@@ -247,8 +253,12 @@ def _range(a: Arguments) -> list[Value]:
 
 def cast_type(a: Arguments) -> np.dtype[Any]:
     """The type a Cast gives."""
-    to = a.attributes.integer("to") or 0
-    a.attributes.integer("saturate", 1)
+    if a.opset < 6:
+        word = a.attributes.text("to", "")
+        to = dict(TensorProto.DataType.items()).get(word, 0)
+    else:
+        to = a.attributes.integer("to") or 0
+        a.attributes.integer("saturate", 1)
     try:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
     except KeyError:
@@ -275,11 +285,31 @@ def _cast(a: Arguments) -> list[Value]:
         return [Value(data.astype(dtype), a.value(0).axes)]
 
 
+def legacy_operand(a: Arguments, x: Value, y: Value) -> Value:
+    """`y` of x + y and its like as NumPy broadcasts it: before operator set 7 `broadcast` allows
+    that, and `axis` says where in `x` the axes of `y` start."""
+    if a.opset >= 7:
+        return y
+    spread, axis = a.attributes.integer("broadcast", 0), a.attributes.integer("axis")
+    if not spread and y.rank != x.rank:
+        raise FormatError(
+            f"has tensors of {x.rank} and {y.rank} axes without broadcast", expected="equal shapes"
+        )
+    if not spread or axis is None:
+        return y
+    after = x.rank - x.position(axis) - y.rank
+    if after < 0:
+        raise FormatError(f"broadcasts from axis {axis}", expected=f"room for {y.rank} axes")
+    return unsqueeze(y, range(y.rank, y.rank + after))
+
+
 def _elementwise(
     function: Callable[..., NDArray[Any]],
 ) -> Callable[[Arguments], list[Value]]:
     def fold(a: Arguments) -> list[Value]:
         values = a.every()
+        if a.opset < 7 and len(values) == 2 and a.node.op != "Equal":
+            values[1] = legacy_operand(a, values[0], values[1])
         arrays = [numbers(value) for value in values]
         one_type(values[1:] if a.node.op == "Where" else values)
         if any(any(value.axes) for value in values):

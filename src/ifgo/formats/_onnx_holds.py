@@ -104,6 +104,11 @@ def _layer(layer: Layer, found: Findings) -> None:
             found.folded.append(
                 f"{where}: dropout {layer.rate:g} is left out, it does nothing at inference"
             )
+        case BatchNorm() if layer.epsilon_outside:
+            found.folded.append(
+                f"{where}: epsilon outside the root; written as Mul and Add with the float32 "
+                "factors that inference uses"
+            )
         case BatchNorm():
             for name in ("weight", "bias"):
                 if getattr(layer, name) is None:

@@ -17,7 +17,8 @@ from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats._onnx_arguments import Arguments, numbers
 from ifgo.formats._onnx_chain import Chain, Stream
 from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import cast_type
+from ifgo.formats._onnx_fold import cast_type, legacy_operand
+from ifgo.formats._onnx_reduce import clip_bounds
 from ifgo.formats._onnx_states import finite
 from ifgo.formats._onnx_time import TIME, Handler
 from ifgo.formats._onnx_value import (
@@ -105,7 +106,8 @@ def _gemm(chain: Chain, a: Arguments) -> list[Value]:
     x, w, c = a.value(0), a.value(1), a.optional(2)
     alpha, beta = (a.attributes.number(name, 1.0) or 0.0 for name in ("alpha", "beta"))
     from_rows, to_rows = (a.attributes.integer(name, 0) for name in ("transA", "transB"))
-    a.attributes.integer("broadcast")
+    if a.opset < 7:
+        a.attributes.integer("broadcast")
     if not x.signal or from_rows or x.rank != 2:
         raise UnsupportedError(
             "does not have its features as rows on the left", expected="A (B, features), transA 0"
@@ -140,15 +142,17 @@ def _gemm(chain: Chain, a: Arguments) -> list[Value]:
 def _add(chain: Chain, a: Arguments) -> list[Value]:
     x, y = a.value(0), a.value(1)
     if x.signal and y.signal:
+        legacy_operand(a, x, y)
         return [_residual(chain, x, y)]
-    return _offset(chain, x, y, +1) if x.signal else _offset(chain, y, x, +1)
+    x, y = (x, y) if x.signal else (y, x)
+    return _offset(chain, x, legacy_operand(a, x, y), +1)
 
 
 def _sub(chain: Chain, a: Arguments) -> list[Value]:
     x, y = a.value(0), a.value(1)
     if y.signal:
         raise UnsupportedError("subtracts a signal", expected="a signal minus a constant")
-    return _offset(chain, x, y, -1)
+    return _offset(chain, x, legacy_operand(a, x, y), -1)
 
 
 def _offset(chain: Chain, x: Value, y: Value, sign: int) -> list[Value]:
@@ -168,6 +172,7 @@ def _mul(chain: Chain, a: Arguments) -> list[Value]:
     if x.signal and y.signal:
         raise UnsupportedError("multiplies two signals", expected="a constant factor")
     x, y = (x, y) if x.signal else (y, x)
+    y = legacy_operand(a, x, y)
     stream, x = chain.features(x)
     factor = _per_feature(y, stream.width, stream.dtype, x.rank)
     layer = Scale("scale", factor, np.zeros_like(factor))
@@ -201,8 +206,10 @@ def _residual(chain: Chain, x: Value, y: Value) -> Value:
 def _batch_norm(chain: Chain, a: Arguments) -> list[Value]:
     epsilon = a.attributes.number("epsilon", 1e-5) or 0.0
     a.attributes.number("momentum")
-    a.attributes.integer("is_test")
-    if a.attributes.integer("training_mode", 0) or a.attributes.integer("spatial", 1) != 1:
+    learns = a.opset < 7 and not a.attributes.integer("is_test", 0)
+    if a.opset >= 14:
+        learns = bool(a.attributes.integer("training_mode", 0))
+    if learns or (a.opset < 9 and a.attributes.integer("spatial", 1) != 1):
         raise UnsupportedError("is in training mode", expected="stored statistics per feature")
     value = a.value(0)
     order = [k for k in range(value.rank) if k != 1]
@@ -248,9 +255,12 @@ def _softmax(chain: Chain, a: Arguments) -> list[Value]:
 
 
 def _dropout(chain: Chain, a: Arguments) -> list[Value]:
-    rate = a.attributes.number("ratio", 0.5) or 0.0
-    a.attributes.integer("seed")
-    ratio, training = a.optional(1), a.optional(2)
+    rate, ratio, training = 0.5, None, None
+    if a.opset < 12:
+        rate = a.attributes.number("ratio", 0.5) or 0.0
+    else:
+        a.attributes.integer("seed")
+        ratio, training = a.optional(1), a.optional(2)
     if ratio is not None and numbers(ratio).size == 1:
         rate = float(numbers(ratio).reshape(-1)[0])
     learns = training is not None and numbers(training).any()
@@ -258,6 +268,21 @@ def _dropout(chain: Chain, a: Arguments) -> list[Value]:
         raise UnsupportedError("is in training mode", expected="a model exported for inference")
     stream, value = chain.layout(a.value(0))
     return [chain.elementwise(stream, value, Dropout("dropout", rate))]
+
+
+def _clip(chain: Chain, a: Arguments) -> list[Value]:
+    """Without bounds nothing, from 0 up the activation relu; no layer has other bounds."""
+    low, high = clip_bounds(a)
+    stream, value = chain.layout(a.value(0))
+    if (low, high) == (None, None):
+        return [value]
+    if (low, high) == (0.0, None):
+        return [_activated(chain, stream, value, Activation("relu"))]
+    ends = ("-inf" if low is None else f"{low:g}", "inf" if high is None else f"{high:g}")
+    raise UnsupportedError(
+        f"clips the sequence to [{', '.join(ends)}]",
+        expected="no bounds, or 0 below and none above (relu)",
+    )
 
 
 def _cast(chain: Chain, a: Arguments) -> list[Value]:
@@ -281,6 +306,7 @@ LAYERS: Final[dict[str, Handler]] = {
     "Softmax": _softmax,
     "Dropout": _dropout,
     "Cast": _cast,
+    "Clip": _clip,
     **TIME,
     **{op: _activation(op) for op in ACTIVATIONS},
 }

@@ -60,11 +60,15 @@ def _rules(a: Arguments) -> _Rules:
             f"activations has {len(names)} names",
             expected=f"{3 * len(directions)}, three for each direction",
         )
-    flags: dict[str, int] = {}
-    for name in ("input_forget", "layout"):
+    flags: dict[str, int] = {"layout": 0}
+    known = ["input_forget"]
+    known += ["layout"] if a.opset >= 14 else ["output_sequence"] if a.opset < 7 else []
+    for name in known:
         flags[name] = a.attributes.integer(name, 0) or 0
         if flags[name] not in (0, 1):
             raise FormatError(f"{name} is {flags[name]}", expected="0 or 1")
+    if flags.get("output_sequence") and not (a.node.outputs and a.node.outputs[0]):
+        raise FormatError("output_sequence is 1 without Y", expected="an output Y, or 0")
     clip = a.attributes.number("clip")
     if clip is not None and clip <= 0:
         raise FormatError(f"clip is {clip}", expected="a number above 0")

@@ -17,7 +17,11 @@ from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted
 from ifgo.formats._onnx_fold import FOLDS, MOVES
 from ifgo.formats._onnx_layers import LAYERS
 from ifgo.formats._onnx_lstm import recurrent
+from ifgo.formats._onnx_reduce import REDUCTIONS
 from ifgo.formats._onnx_value import Value, constant, is_real
+
+CONSTANTS = FOLDS | REDUCTIONS
+"""Operators on constants alone."""
 
 _STATE_COPIES = 4
 """Arrays of element ids that are made of a state on its way into a layer."""
@@ -204,8 +208,8 @@ class Walk:
             results = LAYERS[node.op](self.chain, a)
         elif node.op in MOVES:
             results = MOVES[node.op](a)
-        elif node.op in FOLDS:
-            results = FOLDS[node.op](a)
+        elif node.op in CONSTANTS:
+            results = CONSTANTS[node.op](a)
         elif node.op in LAYERS:
             raise UnsupportedError(
                 f"is a {node.op} of constants", expected="a value that depends on an input"

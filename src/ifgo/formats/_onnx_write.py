@@ -17,6 +17,7 @@ import ifgo
 from ifgo import files
 from ifgo.activations import Activation
 from ifgo.errors import UnsupportedError
+from ifgo.folding import folded_batch_norm
 from ifgo.formats import Report
 from ifgo.formats._onnx_holds import examine
 from ifgo.formats._onnx_layers import ACTIVATIONS
@@ -298,10 +299,9 @@ class _Builder:
             case ActivationLayer():
                 self.activation(layer.activation)
             case Scale():
-                factor = self.constant(f"{name}.factor", layer.factor)
-                offset = self.constant(f"{name}.offset", layer.offset)
-                self.value = self.op("Mul", self.value, factor)
-                self.value = self.op("Add", self.value, offset)
+                self.scale(name, layer.factor, layer.offset)
+            case BatchNorm() if layer.epsilon_outside:
+                self.scale(name, *folded_batch_norm(layer))
             case BatchNorm():
                 self.batch_norm(layer, name)
             case LastStep():
@@ -371,6 +371,11 @@ class _Builder:
         if activation.name == "softmax":
             given["axis"] = -1
         self.value = self.op(STANDALONE[activation.name], self.value, **given)
+
+    def scale(self, name: str, factor: NDArray[Any], offset: NDArray[Any]) -> None:
+        """Mul and Add."""
+        self.value = self.op("Mul", self.value, self.constant(f"{name}.factor", factor))
+        self.value = self.op("Add", self.value, self.constant(f"{name}.offset", offset))
 
     def batch_norm(self, layer: BatchNorm, name: str) -> None:
         """BatchNormalization, which takes the features on axis 1."""

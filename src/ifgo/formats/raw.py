@@ -15,7 +15,7 @@ from typing import Any, cast
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report, Stack
-from ifgo.formats._raw_files import NAME, Floats, Tensors, encode, read_tensors, tensor_files
+from ifgo.formats._raw_files import Floats, Tensors, encode, read_tensors, tensor_files
 from ifgo.formats._raw_infer import STACKS, infer
 from ifgo.formats._raw_toml import (
     BIASES,
@@ -41,9 +41,9 @@ WRITE_OPTIONS = ("layout", "encoding")
 
 
 def sniff(path: Path) -> bool:
-    """Whether `path` is a folder with at least one tensor file."""
+    """Whether `path` is a folder with something named like a tensor, rightly or not."""
     try:
-        return path.is_dir() and any(NAME.fullmatch(entry.name) for entry in path.iterdir())
+        return path.is_dir() and bool(tensor_files(path))
     except OSError:
         return False
 

@@ -246,9 +246,13 @@ def _simple(layer: Layer, flow: _Flow) -> None:
         case Scale():
             flow.value = x * layer.factor.astype(np.float64) + layer.offset.astype(np.float64)
         case BatchNorm():
-            flow.value = (x - layer.mean.astype(np.float64)) / np.sqrt(
-                layer.variance.astype(np.float64) + layer.epsilon
+            variance = layer.variance.astype(np.float64)
+            deviation = (
+                np.sqrt(variance) + layer.epsilon
+                if layer.epsilon_outside
+                else np.sqrt(variance + layer.epsilon)
             )
+            flow.value = (x - layer.mean.astype(np.float64)) / deviation
             if layer.weight is not None:
                 flow.value = flow.value * layer.weight.astype(np.float64)
             if layer.bias is not None:
@@ -261,7 +265,7 @@ def _simple(layer: Layer, flow: _Flow) -> None:
         case Masking():
             kept = (x != float(np.float32(layer.value))).any(axis=-1)
             flow.mask = kept if flow.mask is None else flow.mask & kept
-            flow.value = x * kept[..., None]
+            flow.value = np.where(kept[..., None], x, 0.0)
         case LastStep():
             flow.value = _last(layer, flow)
             flow.lengths = flow.mask = None

@@ -2,7 +2,8 @@
 
 Both start from the same x, h and c, so nothing accumulates over time: a bound over many steps
 grows with the network's own amplification and soon says nothing. First-order rounding analysis,
-SPEC.md section 6: u = 2⁻²⁴, a sum of K products is off by at most (K+3)·u·(|b| + Σ|w||v|).
+SPEC.md section 6: u = 2⁻²⁴, a sum of K products is off by at most (K+3)·u·(|b| + Σ|w||v|) + K·η:
+a product (or quotient) that underflows is off by half the least denormal, η = 2⁻¹⁵⁰; sums are not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ F64 = NDArray[np.float64]
 
 U: Final = 2.0**-24
 """Unit roundoff of float32."""
+
+ETA: Final = 2.0**-150
+"""Half the least denormal of float32: what a product loses where u times it says nothing."""
 
 SAFETY: Final = 1.0 + 2.0**-10
 """Covers the terms of second order in u that the analysis drops, for K below 10⁴."""
@@ -64,21 +68,25 @@ def activation_bound(
         case "leaky_relu" | "elu":
             return max(1.0, alpha) * delta + rounding * max(1.0, alpha)
         case "scaled_tanh":
-            return alpha * (beta * delta + errors.tanh) + 4 * U * (np.abs(y) + alpha * beta)
+            return alpha * (beta * delta + errors.tanh) + 4 * U * (np.abs(y) + alpha * beta) + ETA
         case "affine":
-            return alpha * delta + 4 * U * (np.abs(y) + beta)
+            return alpha * delta + 4 * U * (np.abs(y) + beta) + ETA
         case "softsign" | "softplus":
             return delta + rounding
         case "thresholded_relu":
-            jumps = np.abs(z - (activation.alpha or 0.0)) <= delta
+            jumps = np.abs(z - (activation.alpha or 0.0)) <= delta + U * alpha
             return np.where(jumps, np.abs(z) + delta, delta)
         case _:
             raise UnsupportedError(f"activation {activation} has no local bound")
 
 
 def sum_bound(source: F64, weight: NDArray[np.floating], extra: F64, terms: int) -> F64:
-    """(K+3)·u·(extra + Σ|w||v|). source (N, K), weight (M, K), extra (M,) or (N, M) → (N, M)."""
-    return (terms + 3) * U * (extra + np.abs(source) @ np.abs(weight.T.astype(np.float64)))
+    """(K+3)·u·(extra + Σ|w||v|) + K·η. source (N, K), weight (M, K), extra (M,) or (N, M) → (N, M).
+
+    terms: K, and what else is summed.
+    """
+    total = extra + np.abs(source) @ np.abs(weight.T.astype(np.float64))
+    return (terms + 3) * U * total + terms * ETA
 
 
 def cell_bounds(
@@ -101,7 +109,7 @@ def cell_bounds(
     norm = _LayerNorms(cell, x, h, c, now)
     if peephole is not None:
         for row, letter in enumerate("if"):
-            rounding = 3 * U * (norm.magnitude(letter) + peephole[row] * np.abs(c))
+            rounding = 3 * U * (norm.magnitude(letter) + peephole[row] * np.abs(c)) + ETA
             z[letter] = z[letter] + rounding + peephole[row] * c_off
     for letter in "ifg":
         z[letter] = norm.bound(letter, z[letter]) + U * (cell.clip_z or 0.0)
@@ -115,16 +123,17 @@ def cell_bounds(
     g = activation_bound(cell_act, now.z_g, now.g, z["g"], errors)
     products = np.abs(now.f * c) + np.abs(now.i * now.g)
     c_bound = np.abs(c) * f + np.abs(now.g) * i + np.abs(now.i) * g + i * g + 3 * U * products
-    c_bound = c_bound + (np.abs(now.f) + f) * c_off + U * (cell.clip_cell or 0.0)
+    c_bound = c_bound + (np.abs(now.f) + f) * c_off + U * (cell.clip_cell or 0.0) + 2 * ETA
     z_o = z["o"]
     if peephole is not None:
         rounding = 3 * U * (norm.magnitude("o") + peephole[2] * np.abs(now.c))
-        z_o = z_o + peephole[2] * c_bound + rounding
+        z_o = z_o + peephole[2] * c_bound + rounding + ETA
     z_o = norm.bound("o", z_o) + U * (cell.clip_z or 0.0)
     o = activation_bound(gate_act, now.z_o, now.o, z_o, errors)
     shown = truth.activate(hidden_act, now.c)
     shown_bound = activation_bound(hidden_act, now.c, shown, c_bound, errors)
     m = np.abs(now.o) * shown_bound + np.abs(shown) * o + o * shown_bound + 2 * U * np.abs(now.m)
+    m = m + ETA
     out = m
     if cell.weight_hr is not None:
         start = np.zeros(cell.output_size)
@@ -141,12 +150,13 @@ def cell_bounds(
 def _sums(cell: LSTMCell, x: F64, h: F64) -> dict[str, F64]:
     """Gate letter → bound of its sums before peephole and norm, folded batch norms included.
 
-    A folded weight or bias is rounded once more: one further u in the count of terms.
+    A folded weight or bias is rounded once more: one further u in the count of terms, and η.
     """
     size = cell.hidden_size
     terms = cell.input_size + cell.output_size + 2
     total = np.zeros((x.shape[0], 4 * size))
     bias = np.zeros(4 * size)
+    underflow = np.full((x.shape[0], 1), terms * ETA)
     for source, side, norm in ((x, "ih", cell.input_norm), (h, "hh", cell.hidden_norm)):
         weight = np.abs(getattr(cell, f"weight_{side}").astype(np.float64))
         stored = getattr(cell, f"bias_{side}")
@@ -158,10 +168,11 @@ def _sums(cell: LSTMCell, x: F64, h: F64) -> dict[str, F64]:
             divisor = root + (norm.epsilon if norm.epsilon_outside else 0.0)
             gain = np.abs(norm.scale.astype(np.float64)) / divisor
             weight = weight * gain[:, None]
+            underflow = underflow + ETA * (1 + np.abs(source).sum(axis=-1, keepdims=True))
             bias = bias + np.abs(norm.mean.astype(np.float64)) * gain
         total = total + np.abs(source) @ weight.T
     bias[size : 2 * size] += abs(cell.forget_bias)
-    parts = np.split((terms + 3) * U * (bias + total), 4, axis=-1)
+    parts = np.split((terms + 3) * U * (bias + total) + underflow, 4, axis=-1)
     return dict(zip("ifgo", parts, strict=True))
 
 
@@ -210,12 +221,13 @@ class _LayerNorms:
         d: F64 = z - z.mean(axis=-1, keepdims=True)
         s: F64 = np.sqrt((d * d).mean(axis=-1, keepdims=True) + self.norm.epsilon)
         largest = np.abs(z).max(axis=-1, keepdims=True)
-        d_off = 2 * delta.max(axis=-1, keepdims=True) + (n + 4) * U * 2 * largest
-        s_off: F64 = d_off + (n + 8) * U * s
+        d_off = 2 * delta.max(axis=-1, keepdims=True) + (n + 4) * U * 2 * largest + ETA
+        s_off: F64 = d_off + (n + 8) * U * s + n * ETA / s
         y = np.abs(d) / s * weight
         off: F64 = weight * (d_off / s + np.abs(d) * s_off / s**2) * (1 + 2 * s_off / s)
         safe: F64 = np.where(np.less_equal(s_off, s / 2), off, 2 * np.sqrt(n) * weight)
-        return safe + 6 * U * (y + np.split(self.bias, 4)[row])
+        rounding = 6 * U * (y + np.split(self.bias, 4)[row]) + ETA * (1 + weight)
+        return safe + rounding
 
 
 def dense_bound(
@@ -239,6 +251,11 @@ def dense_bound(
 
 
 def softmax_bound(y: F64, delta: F64) -> F64:
-    """Softmax of n values off by delta: |dy| ≤ 2·y·max δ, and n+12 roundings (powers, sum)."""
-    worst = delta.max(axis=-1, keepdims=True)
-    return y * (2 * worst + 2 * (y.shape[-1] + 12) * U) + 2.0**-149
+    """Softmax of n values off by delta: y changes by the factor e^(2·max δ) at most, stays in
+    [0, 1], and n+12 roundings (powers, sum) follow; two of them may underflow.
+
+    The difference to the largest value, ln(max y / y), rounds too: u times it."""
+    below = np.log(y.max(axis=-1, keepdims=True) / np.maximum(y, 2.0**-1000))
+    worst = 2 * delta.max(axis=-1, keepdims=True) + U * below
+    moved = np.minimum(y * np.expm1(np.minimum(worst, 100.0)), 1.0)
+    return moved + y * 2 * (y.shape[-1] + 12) * U + 4 * ETA

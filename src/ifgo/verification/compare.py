@@ -101,13 +101,15 @@ def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
             factor, offset = _scale(layer)
             true = x * factor + offset
             allowed = 4 * bounds.U * (np.abs(x * factor) + np.abs(offset))
+            allowed = allowed + bounds.ETA * (2 + np.abs(x))
             return np.abs(true - y), allowed
 
 
 def _scale(layer: Layer) -> tuple[Any, Any]:
     arrays = {name: array.astype(np.float64) for name, array in layer.arrays.items()}
     if isinstance(layer, BatchNorm):
-        factor = arrays.get("weight", 1.0) / np.sqrt(arrays["variance"] + layer.epsilon)
+        inside, outside = (0.0, layer.epsilon) if layer.epsilon_outside else (layer.epsilon, 0.0)
+        factor = arrays.get("weight", 1.0) / (np.sqrt(arrays["variance"] + inside) + outside)
         return factor, arrays.get("bias", 0.0) - arrays["mean"] * factor
     if "factor" not in arrays:
         raise UnsupportedError(f"{layer.kind} has no local bound")

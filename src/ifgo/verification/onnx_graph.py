@@ -93,11 +93,13 @@ def find_file(model: Model, folder: Path) -> GraphFile:
     notes: list[str] = []
     if model.provenance.framework == "onnx" and source.is_file():
         runtime = session(source)
-        names = {entry.name for entry in model.inputs}
-        extra = [given.name for given in runtime.get_inputs() if given.name not in names]
-        if not extra:
+        inputs = {entry.name for entry in model.inputs}
+        differs = inputs.symmetric_difference(given.name for given in runtime.get_inputs())
+        differs |= {o.name for o in model.outputs} - {made.name for made in runtime.get_outputs()}
+        if not differs:
             return GraphFile(source, True)
-        notes.append(f"the file also takes {escape(extra[0])!r}, so the file ifgo writes was run")
+        named = ", ".join(escape(name) for name in sorted(differs))
+        notes.append(f"the file ifgo writes was run: the model's own differs in {named}")
     path = folder / "whole.onnx"
     write(model, path)
     return GraphFile(path, False, notes)
@@ -236,9 +238,6 @@ def _values(runtime: Any, wanted: list[_Names], fed: Arrays) -> dict[str, NDArra
 def _feeds(model: Model, runtime: Any, x: NDArray[Any], start: State) -> dict[str, NDArray[Any]]:
     """Every input of the file by name, in the file's own types and axes."""
     wanted = {given.name: given for given in runtime.get_inputs()}
-    missing = [entry.name for entry in model.inputs if entry.name not in wanted]
-    if missing:
-        raise UnsupportedError(f"the file has no input named {escape(missing[0])!r}")
     main = wanted[model.input.name]
     fed = np.swapaxes(x, 0, 1) if model.input.axes == "TB" else x
     fed = fed[0] if model.input.axes == "T" else fed

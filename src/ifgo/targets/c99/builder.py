@@ -6,6 +6,7 @@ A separate process: neither a crash nor an FPU mode set by a library can reach t
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import struct
 import subprocess
@@ -23,6 +24,7 @@ from ifgo.model import Model, TokenInput
 from ifgo.program import Probe, require_steps
 from ifgo.states import State
 from ifgo.targets.c99.emitter import Emitted, emit, runner
+from ifgo.text import quote
 
 DEFAULT_FLAGS: Final = ("-std=c99", "-O2")
 STRICT_FLAGS: Final = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-pedantic")
@@ -31,12 +33,21 @@ TIMEOUT_SECONDS: Final = 600
 Traces = dict[str, dict[str, dict[str, NDArray[np.float32]]]]
 
 
-def find_compiler() -> str:
-    """$CC, else cc, gcc or clang. Raises ToolError saying what to install."""
-    wanted = os.environ.get("CC")
-    for candidate in (wanted,) if wanted else ("cc", "gcc", "clang"):
-        if found := shutil.which(candidate):
-            return found
+def find_compiler() -> tuple[str, ...]:
+    """The words that start the compiler: those of $CC ("ccache gcc"), else cc, gcc or clang.
+
+    Raises ToolError saying what to install.
+    """
+    wanted = os.environ.get("CC", "").strip()
+    try:
+        named = [shlex.split(wanted)] if wanted else [["cc"], ["gcc"], ["clang"]]
+    except ValueError as error:
+        raise ToolError(
+            f"$CC is {quote(wanted)}, which is no command ({error})", hint="Name one: CC=gcc"
+        ) from None
+    for program, *options in named:
+        if found := shutil.which(program):
+            return found, *options
     raise ToolError(
         f"no C compiler found ({wanted + ' from $CC' if wanted else 'cc, gcc, clang'})",
         hint="Install one: apt install gcc (Debian, Ubuntu), dnf install gcc (Fedora), "
@@ -165,7 +176,7 @@ def build(
     (folder / "runner.c").write_text(runner(emitted, tokens=tokens))
     executable = folder / "runner"
     command = [
-        compiler or find_compiler(),
+        *((compiler,) if compiler else find_compiler()),
         *flags,
         *(["-DIFGO_TRACE"] if trace else []),
         "-o",
@@ -173,21 +184,32 @@ def build(
         str(folder / "runner.c"),
         str(folder / "model.c"),
     ]
+    compile_c(command, executable)
+    return Built(executable, emitted, model, trace)
+
+
+def compile_c(command: Sequence[str], made: Path) -> None:
+    """Run the compiler line `command`, which is to leave `made`. Raises ToolError where it does
+    not: no such program, an error in it, more than TIMEOUT_SECONDS."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
         )
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = error.strerror if isinstance(error, OSError) else f"for {TIMEOUT_SECONDS} seconds"
         raise ToolError(
-            f"the C compiler {command[0]} does not run ({error.strerror})",
-            hint="Name one that does: CC=gcc",
+            f"the C compiler {command[0]} does not run ({why})", hint="Name one that does: CC=gcc"
         ) from None
     if done.returncode:
         raise ToolError(
-            f"the compiler refuses the emitted C: {' '.join(command[:1] + list(flags))}",
-            hint=done.stderr.strip()[:2000],
+            f"{command[0]} does not compile the emitted C",
+            hint=done.stderr.strip()[:2000] or "Name another compiler: CC=gcc",
         )
-    return Built(executable, emitted, model, trace)
+    if not made.is_file():
+        raise ToolError(
+            f"{command[0]} says that it compiled the emitted C, and made nothing",
+            hint="Name a compiler: CC=gcc",
+        )
 
 
 def run_model(

@@ -34,6 +34,7 @@ from ifgo.targets.c99.packing import (
     state_fields,
 )
 from ifgo.targets.c99.schedule import BLOCK, UNROLL, Schedule, function, number
+from ifgo.targets.c99.tracing import trace_layout
 
 Weights = Literal["embedded", "files"]
 
@@ -268,6 +269,7 @@ def _context(
         "max_steps": None if program.required_steps else max_steps,
         "required_steps": program.required_steps,
         "records": schedule.records,
+        "trace_layout": trace_layout(program, model),
         "sweeps": sweeps,
         "uses_j": (bool(carries) and not program.streamable)
         or any("++j" in line for line in _untraced(lines)),

@@ -133,7 +133,7 @@ def _plugin(program: Path) -> str:
     version = toolchain.execute([toolchain.find_tool(toolchain.EMULATOR), "--version"])
     major = re.search(r"version (\d+)", version)
     interface = 1 if major is None or int(major[1]) < 9 else 2
-    command = [c99.find_compiler(), "-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
+    command = [*c99.find_compiler(), "-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
     command += [f"-DPLUGIN_VERSION={interface}", "-o", "counter.so", "counter.c"]
     toolchain.execute(command, folder)
     at = toolchain.addresses(program)

@@ -78,6 +78,7 @@ def measure(
         found.hertz,
         _version(toolchain.PREFIX + "gcc"),
         " ".join([*found.flags, *toolchain.FLAGS]),
+        library or "",
         _version(toolchain.EMULATOR),
         flash,
         found.flash.size,

@@ -58,7 +58,8 @@ class Report:
     flash: the example program without its self-test: its parts, and the unnamed rest of texts,
     jump tables and alignment. sections: section of it → bytes. ram: that program's variables
     without the stack; state: of them the model's state. cycles: estimate per step, None where
-    assumptions say why. hertz: the clock that `microseconds` takes.
+    assumptions say why. hertz: the clock that `microseconds` takes. library: what multiplies
+    matrices, "" where the model does.
     """
 
     board: str
@@ -66,6 +67,7 @@ class Report:
     hertz: int
     compiler: str
     flags: str
+    library: str
     emulator: str
     flash: int
     flash_available: int
@@ -142,7 +144,7 @@ class Report:
         calls = f"{counted.calls} calls" if many else f"one call of {counted.steps} steps"
         return [
             ("board", f"{self.board} ({self.core}), {self.emulator}"),
-            ("compiler", f"{self.compiler}, {self.flags}"),
+            ("compiler", ", ".join(filter(None, (self.compiler, self.flags, self.library)))),
             (
                 "flash",
                 f"{self.flash} of {self.flash_available} bytes in the example program, "
