@@ -361,12 +361,12 @@ class _Check:
             self.packed(f"input {entry.name!r}", entry.slots, entry.layout)
         for name, layer in named.items():
             fed = sum(owner == name for owner, _ in given)
-            if fed != (2 if layer.initial.kind == "input" else 0):
+            if (fed > 0) != (layer.initial.kind == "input"):
                 raise ModelError(
                     f"initial state is of kind {layer.initial.kind!r}, but {fed} of its 2 states "
                     f"{'is an input' if fed == 1 else 'are inputs'}",
                     where=f"layer {name}",
-                    expected="StateInputs for h and c exactly where the kind is 'input'",
+                    expected="a StateInput for h, c or both exactly where the kind is 'input'",
                 )
 
     def results(self) -> None:

@@ -79,7 +79,7 @@ class InitialState:
     """Where a recurrent layer starts.
 
     kind: "zero"; "constant" with h (D, P) and c (D, H), D directions; or "input": the caller
-    gives it (a StateInput of the model names it).
+    gives h, c or both (StateInputs of the model name them; what none names starts at zero).
     """
 
     kind: Literal["zero", "constant", "input"] = "zero"

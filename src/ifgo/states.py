@@ -31,7 +31,8 @@ def shapes(model: Model, batch: int) -> dict[str, tuple[int, int, int]]:
 
 
 def initial(model: Model, batch: int, dtype: Any) -> State:
-    """The state a fresh sequence starts from: zeros, or the constants a layer carries."""
+    """The state a fresh sequence starts from: zeros, or the constants a layer carries. A state
+    that is an input is zero here."""
     state: State = {}
     for k, layer in enumerate(model.recurrent):
         for part, width in (("h", layer.cell.output_size), ("c", layer.hidden_size)):
@@ -57,24 +58,26 @@ def complete(model: Model, batch: int, given: Mapping[str, ArrayLike] | None, dt
         )
     state, wanted = initial(model, batch, dtype), shapes(model, batch)
     names = {key: layer.name for key, layer in _owners(model)}
-    for key, value in (given or {}).items():
-        what = f"state {key} (layer {names.get(key)})"
+    for name, value in (given or {}).items():
+        what = f"state {name} (layer {names.get(name)})"
         array = as_array(value, what)
-        check_shape(model, batch, key, array.shape)
+        check_shape(model, batch, name, array.shape)
         if array.dtype.kind not in "fiu":
             raise UsageError(f"{what} has dtype {array.dtype}", expected="real numbers")
         with np.errstate(over="ignore"):
-            state[key] = array.astype(dtype).reshape(wanted[key])
-        if not np.isfinite(state[key]).all():
+            state[name] = array.astype(dtype).reshape(wanted[name])
+        if not np.isfinite(state[name]).all():
             raise UsageError(
                 f"{what} holds values that are not finite",
                 expected=f"finite {np.dtype(dtype)} values",
             )
-    for key, layer in _owners(model):
-        if layer.initial.kind == "input" and key not in (given or {}):
+    entries = [entry for entry in model.inputs if isinstance(entry, StateInput)]
+    fed = {key(model, slot) for entry in entries for slot in entry.slots}
+    for name, layer in _owners(model):
+        if name in fed and name not in (given or {}):
             raise UsageError(
-                f"layer {layer.name} takes its initial state as an input, and {key} is missing",
-                expected=f"{key} of shape {wanted[key]}",
+                f"layer {layer.name} takes its initial state as an input, and {name} is missing",
+                expected=f"{name} of shape {wanted[name]}",
                 hint="Pass it in the state (--state-in), zeros if it starts at rest",
             )
     return state

@@ -61,21 +61,27 @@ def _top(*arrays: Any) -> float:
     )
 
 
-def float32_bound(model: Model, result: truth.Result, x: Any) -> float:
+def float32_bound(model: Model, result: truth.Result, x: Any, start: float = 1.0) -> float:
     """How far the main output of any float32 runtime may be from `result`: the local errors
-    (K+3)·2⁻²⁴·Σ|w||v| through the activations' slopes, carried over every step and layer."""
-    return _chain(model.layers, result, np.asarray(x), 0.0, [])[1] * SECOND_ORDER
+    (K+3)·2⁻²⁴·Σ|w||v| through the activations' slopes, carried over every step and layer.
+    start: the largest entry of any initial state."""
+    return _chain(model.layers, result, np.asarray(x), 0.0, [], start)[1] * SECOND_ORDER
 
 
-def cell_bound(model: Model, result: truth.Result, x: Any) -> float:
+def cell_bound(model: Model, result: truth.Result, x: Any, start: float = 1.0) -> float:
     """The same for every final cell state."""
     found: list[float] = []
-    _chain(model.layers, result, np.asarray(x), 0.0, found)
+    _chain(model.layers, result, np.asarray(x), 0.0, found, start)
     return max(found) * SECOND_ORDER
 
 
 def _chain(
-    layers: tuple[Layer, ...], result: truth.Result, value: Any, error: float, cells: list[float]
+    layers: tuple[Layer, ...],
+    result: truth.Result,
+    value: Any,
+    error: float,
+    cells: list[float],
+    start: float,
 ) -> tuple[Any, float]:
     for layer in layers:
         size = _top(value)
@@ -84,7 +90,7 @@ def _chain(
                 traces = result.traces[layer.name]
                 ends = [
                     _cell_errors(
-                        cell, traces[direction], value, error, backward=direction == "backward"
+                        cell, traces[direction], value, error, direction == "backward", start
                     )
                     for direction, cell in layer.cells.items()
                 ]
@@ -106,7 +112,7 @@ def _chain(
                 total = factor * (size + _top(layer.mean)) + _top(layer.bias)
                 error = factor * error + 8 * UNIT * total
             case Residual():
-                inner = _chain(layer.layers, result, value, error, cells)[1]
+                inner = _chain(layer.layers, result, value, error, cells, start)[1]
                 error = inner + error + UNIT * (_top(result.outputs[layer.name]))
             case Embedding():
                 error = 0.0
@@ -118,7 +124,7 @@ def _chain(
 
 
 def _cell_errors(
-    cell: LSTMCell, trace: truth.Trace, x: Any, error: float, *, backward: bool
+    cell: LSTMCell, trace: truth.Trace, x: Any, error: float, backward: bool, start: float
 ) -> tuple[float, float]:
     """The largest error of h and of c over all steps, from where the gates really are."""
     f_act, g_act, h_act = cell.activations
@@ -126,8 +132,8 @@ def _cell_errors(
     terms = sum(cell.weight_ih.shape[1:] + cell.weight_hh.shape[1:]) + 3
     biases = _top(cell.bias_ih) + _top(cell.bias_hh)
     e_h = e_c = worst_h = worst_c = 0.0
-    before = np.ones_like(trace["c"][:, 0])  # initial states of the tests are at most 1
-    h_before = 1.0
+    before = np.full_like(trace["c"][:, 0], start)
+    h_before = start
     steps = range(trace["h"].shape[1])
     for t in reversed(steps) if backward else steps:
         i, f, g, o, c = (trace[name][:, t] for name in "ifgoc")

@@ -107,10 +107,12 @@ CASES: dict[str, Case] = {
     ),
     # -- states ---------------------------------------------------------------------------------
     "half a state": (
-        plain(inputs="x W R B - - c", free={"c": [1, "B", UNITS]}),
+        plain(
+            inputs="x W R B - h c", free={"c": [1, "B", UNITS]}, extra={"h": random(1, 1, UNITS)}
+        ),
         U,
         "node 'n_Y': takes initial_c from an input and the other state from the file, expected "
-        "both initial_h and initial_c as inputs, or neither. Bind the input to a constant with "
+        "the other state zero, an input too, or both constant. Bind the input to a constant with "
         "--bind FILE.npz (bind= in Python)",
     ),
     "rank of a state": (

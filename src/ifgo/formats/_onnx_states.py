@@ -55,7 +55,7 @@ def initial_state(
     """The start of an LSTM node with shape (D, H), and the inputs it comes from.
 
     Raises UnsupportedError where the state is neither zero, nor one constant for all sequences,
-    nor an input for both h and c.
+    nor an input for h, c or both with zero for the rest.
     """
     given: list[Given] = []
     constants: list[NDArray[Any] | None] = []
@@ -69,12 +69,12 @@ def initial_state(
             given.append(Given("h" if part == "h" else "c", rows))
         else:
             constants.append(_constant(value, rows, part, dtype))
-    if len(given) == 2:
+    if given and all(constant is None for constant in constants):
         return InitialState("input"), given
     if given:
         raise UnsupportedError(
             f"takes initial_{given[0].part} from an input and the other state from the file",
-            expected="both initial_h and initial_c as inputs, or neither",
+            expected="the other state zero, an input too, or both constant",
             hint="Bind the input to a constant with --bind FILE.npz (bind= in Python)",
         )
     if all(constant is None for constant in constants):

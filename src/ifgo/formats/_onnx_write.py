@@ -339,7 +339,7 @@ class _Builder:
     def initial(self, layer: Recurrent, name: str) -> list[str]:
         """initial_h and initial_c, empty names where they are zero."""
         if layer.initial.kind == "input":
-            return [self.states[layer.name, part] for part in ("h", "c")]
+            return [self.states.get((layer.name, part), "") for part in ("h", "c")]
         h, c = layer.initial.h, layer.initial.c
         if h is None or c is None or not (h.any() or c.any()):
             return ["", ""]
