@@ -175,6 +175,22 @@ def test_report(ifgo, model, model_file, tmp_path, as_json):
         assert "model_step" in report
 
 
+def test_library_and_console(ifgo, model_file, tmp_path):
+    target = ["--target", "cortex_m", "--board", "mps3-an547", "--out", tmp_path / "out"]
+    done = ifgo("deploy", model_file, *target, "--library", "cmsis-dsp", "--console", "uart")
+    assert done.code == 0
+    assert f"{tmp_path}/out/cmsis_dsp.c" in done.out.splitlines()
+    assert "arm_mat_vec_mult_f32" in (tmp_path / "out" / "model.c").read_text()
+    assert "UART ?= 1\n" in (tmp_path / "out" / "Makefile").read_text()
+    done = ifgo("deploy", model_file, *target, "--library", "mkl")
+    assert (done.code, done.error) == (2, "unknown library 'mkl', expected one of cmsis-dsp")
+    done = ifgo("deploy", model_file, *target, "--console", "lcd")
+    assert (done.code, done.error) == (
+        2,
+        "unknown console 'lcd', expected one of semihosting, uart",
+    )
+
+
 def test_report_of_c99(ifgo, model_file, tmp_path):
     done = ifgo("deploy", model_file, "--out", tmp_path / "out", "--report")
     assert (done.code, done.error) == (

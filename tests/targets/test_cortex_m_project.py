@@ -10,40 +10,16 @@ from typing import Any
 import cortex_m_cases as cases
 import numpy as np
 import pytest
+from firmware import STRICT, make, printed, write
 
 from ifgo.errors import UsageError
 from ifgo.model import FeatureInput, LSTMCell, Model, Recurrent
 from ifgo.targets import c99, cortex_m
 from ifgo.targets.cortex_m.emitter import example_input
 
-STRICT = " ".join(c99.STRICT_FLAGS)
-
 MODELS = {"stream": cases.stream, "whole": cases.whole, "tokens": cases.tokens}
 
 by_board = pytest.mark.parametrize("board", cortex_m.BOARDS)
-
-
-def write(folder: Path, model: Model, board: str, **options: Any) -> cortex_m.Project:
-    project = cortex_m.emit(model, board, **options)
-    for name, text in project.files.items():
-        (folder / name).write_text(text, encoding="ascii", newline="\n")
-    return project
-
-
-def make(folder: Path, *arguments: str, status: int = 0) -> str:
-    """Output of make in `folder`; it must end with `status`."""
-    command = ["make", "--no-print-directory", "--silent", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
-
-
-def printed(text: str) -> Any:
-    """The y lines of the program as float32 rows, from their bits."""
-    lines = [line for line in text.splitlines() if line.startswith("y ")]
-    rows = [[int(word, 16) for word in re.findall(r"0x([0-9a-f]{8})", line)] for line in lines]
-    assert [int(line.split()[1]) for line in lines] == list(range(len(lines)))
-    return np.array(rows, np.uint32).view(np.float32)
 
 
 def expected(model: Model, steps: int) -> Any:
