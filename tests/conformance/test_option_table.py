@@ -1,0 +1,52 @@
+"""SPEC.md section 9 says what every backend makes of every option; this is where it is found out."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from option_table import OPTIONS, table
+
+from ifgo.model import LSTMCell, Recurrent
+
+SPEC = Path(__file__).resolve().parents[2] / "SPEC.md"
+
+PLAIN = {"name", "forward", "weight_ih", "weight_hh"}
+ROWS = {
+    "activations": "in a gate",
+    "backward": "reverse",
+    "bias_hh": "one bias",
+    "bias_hr": "projection with bias",
+    "bias_ih": "one bias",
+    "hidden_norm": "batch norm of R·h",
+    "initial": "initial state",
+    "input_norm": "batch norm of W·x",
+    "layer_norm": "layer norm",
+    "merge": "bidirectional",
+    "training": "dropout rates of training",
+    "weight_hr": "projection",
+}
+"""Field → words of its row, where they are not the field's name."""
+
+
+def test_the_specification_holds_the_table_that_the_code_makes() -> None:
+    section = SPEC.read_text().split("\n## 9 ")[1].split("\n## ")[0]
+    found = [line for line in section.splitlines() if line.startswith("|")]
+    assert found == table()
+
+
+def test_no_backend_refuses_an_option() -> None:
+    """Raw tensors as weights hold fewer models; all else runs everything."""
+    for line in table()[2:]:
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        truth, exact, c99, _, cortex_m, *files = cells
+        assert (truth, exact) == ("yes", "yes"), name
+        assert c99 == cortex_m, name
+        assert c99 in ("step", "sequence", "padded"), name
+        assert all(files), name
+
+
+def test_every_field_of_a_cell_and_of_a_recurrent_layer_has_a_row() -> None:
+    names = {field.name for of in (LSTMCell, Recurrent) for field in fields(of)} - PLAIN
+    rows = " / ".join(OPTIONS)
+    assert {name for name in names if ROWS.get(name, name) not in rows} == set()
