@@ -1,6 +1,7 @@
 """Every option as a model of its own, and what each backend and file format makes of it.
 
-Prints the table of SPEC.md section 9; test_option_table.py holds the section to it.
+Run, it prints the table of SPEC.md section 9 (PYTHONPATH=src); test_option_table.py holds the
+section to it.
 """
 
 from __future__ import annotations
@@ -139,18 +140,19 @@ def run(model: Model, on: str) -> str:
     return "yes" if np.isfinite(y).all() else "not finite"
 
 
+def offered(source: c99.Emitted) -> str:
+    """The function of the C that computes."""
+    if source.program.streamable:
+        return "step"
+    return "padded" if source.program.lengths else "sequence"
+
+
 def emitted(model: Model, weights: Any) -> str:
-    source = c99.emit(model, weights=weights, max_steps=4)
-    return (
-        "step" if source.program.streamable else "padded" if source.program.lengths else "sequence"
-    )
+    return offered(c99.emit(model, weights=weights, max_steps=4))
 
 
 def board(model: Model) -> str:
-    source = cortex_m.emit(model, BOARD, max_steps=4).source
-    return (
-        "step" if source.program.streamable else "padded" if source.program.lengths else "sequence"
-    )
+    return offered(cortex_m.emit(model, BOARD, max_steps=4).source)
 
 
 def saved(model: Model, name: str, file: str) -> str:
