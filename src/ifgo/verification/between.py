@@ -31,7 +31,7 @@ from ifgo.model import (
 )
 from ifgo.reference import truth
 from ifgo.verification import bounds
-from ifgo.verification.bounds import ActivationErrors, U
+from ifgo.verification.bounds import ETA, ActivationErrors, U
 from ifgo.verification.foreign import Whole
 
 F64 = NDArray[np.float64]
@@ -145,7 +145,7 @@ def _merged(layer: Recurrent, parts: list[Near]) -> Near:
             value = (a + b) / 2
         case _:
             return exactly(np.concatenate([a, b], axis=-1))
-    return Near(value, 2 * U * np.abs(value))
+    return Near(value, 2 * U * np.abs(value) + ETA)
 
 
 def _scaled(layer: BatchNorm | Scale, now: Near) -> Near:
@@ -161,4 +161,4 @@ def _scaled(layer: BatchNorm | Scale, now: Near) -> Near:
         offset, terms = bias - moved, np.abs(bias) + np.abs(moved)
     scaled = now.value * factor
     off = np.abs(factor) * now.off + 8 * U * (np.abs(scaled) + np.abs(factor) * now.off + terms)
-    return Near(scaled + offset, off)
+    return Near(scaled + offset, off + (3 + np.abs(now.value)) * ETA)
