@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ifgo import formats
 from ifgo.cell import LSTMCell
 from ifgo.layers import Dense, LastStep, Recurrent
 from ifgo.model import FeatureInput, Model
@@ -59,6 +60,16 @@ def model(*, name: str = "lstm0", seed: int = 0) -> Model:
         Dense("dense", draw(2, 2), draw(2)),
     )
     return Model((FeatureInput(3),), layers)
+
+
+def written(name: str) -> Format:
+    """A format of which the corpus knows no more than its writer."""
+
+    def intact(folder: Path) -> Path:
+        formats.save(model(), folder / f"m.{name}", name)
+        return folder / f"m.{name}"
+
+    return Format(name, intact, lambda: iter(()))
 
 
 # -- damage that any file can suffer ----------------------------------------------------------

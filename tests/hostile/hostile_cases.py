@@ -11,18 +11,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+import hostile_darknet
 import hostile_native
 import hostile_onnx
 import hostile_raw
-from corpus import Format, Mutant
+from corpus import Format, Mutant, written
 
-FORMATS: Final = (
+from ifgo import formats
+
+OWN: Final = (
     hostile_native.NATIVE,
     hostile_raw.RAW,
     hostile_raw.RAW_TEXT,
     hostile_onnx.ONNX,
+    hostile_darknet.DARKNET,
 )
 """A new reader joins here."""
+
+FORMATS: Final = (
+    *OWN,
+    *(written(name) for name in formats.FORMATS if name not in {form.name for form in OWN}),
+)
+"""Until it does, what its writer makes of the small model is damaged, and no more."""
 
 NAMED: Final[dict[str, Callable[[Path, str], Path]]] = {
     "native": hostile_native.named,

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from corpus import Format, Mutant, damaged
-from hostile_cases import FORMATS, Worker
+from corpus import Format, Mutant, damaged, written
+from hostile_cases import FORMATS, OWN, Worker
+
+from ifgo import formats
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,15 @@ def test_damaged(worker: Worker, form: Format, tmp_path: Path) -> None:
     hold(worker, form, damaged(form, tmp_path), 100)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_a_format_by_its_writer(tmp_path: Path) -> None:
+    """What stands in for a reader that has not joined yet."""
+    form = written("native")
+    assert form.intact(tmp_path).is_file()
+    assert [made.name for made in FORMATS if made in OWN] == [made.name for made in OWN]
+    assert {made.name for made in FORMATS} >= set(formats.FORMATS)
+
+
+@pytest.mark.parametrize("form", OWN, ids=lambda form: form.name)
 def test_crafted(worker: Worker, form: Format) -> None:
     """Whole to their container, and lying: sizes, counts, depths, places."""
     hold(worker, form, form.crafted(), 10)
