@@ -130,7 +130,7 @@ def _cross_tools() -> Iterator[Check]:
     compiler, emulator = toolchain.PREFIX + "gcc", toolchain.EMULATOR
     for name, find in (
         ("cross compiler", lambda: _versioned(toolchain.find_tool(compiler))),
-        ("newlib nano", toolchain.find_newlib),
+        ("newlib nano", lambda: f"{toolchain.find_newlib()}, newlib {toolchain.newlib_version()}"),
         ("emulator", lambda: _versioned(toolchain.find_tool(emulator))),
     ):
         try:

@@ -3,6 +3,7 @@ succeed."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -47,6 +48,14 @@ def find_newlib() -> str:
     if "/" not in place:
         raise ToolError(NO_NEWLIB, hint=INSTALL)
     return place
+
+
+def newlib_version() -> str:
+    """Of the newlib beside nano.specs, by its own header. Raises ToolError where that is absent."""
+    source = ["-include", "_newlib_version.h", "-xc", os.devnull]
+    macros = execute([find_tool(PREFIX + "gcc"), "-E", "-dM", *source])
+    found = re.search(r'_NEWLIB_VERSION "(.+)"', macros)
+    return found[1] if found else "of no stated version"
 
 
 def execute(command: Sequence[str], folder: Path | None = None) -> str:
