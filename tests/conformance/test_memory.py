@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from conformance_cases import CASES, Case, Draw, combination
+from random_models import draw
 
 from ifgo.lower import lower
 from ifgo.program import Probe, View, reads, writes
@@ -59,6 +60,15 @@ def test_no_value_is_overwritten_while_it_is_needed(case: Case) -> None:
     program = lower(case.make(Draw(5)))
     steps = program.required_steps or STEPS
     assert foreign_read(Schedule(program, steps), steps) is None
+
+
+def test_random_models_with_and_without_lengths() -> None:
+    for seed in range(150):
+        model = draw(seed).model
+        for lengths in (False, True):
+            program = lower(model, lengths=lengths)
+            steps = program.required_steps or STEPS
+            assert foreign_read(Schedule(program, steps), steps) is None, (seed, lengths)
 
 
 def test_a_life_that_ends_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
