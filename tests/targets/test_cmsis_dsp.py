@@ -201,6 +201,9 @@ def test_readme_says_where_the_library_plugs_in() -> None:
     assert "make flash CMSIS_DSP=/path/to/CMSIS-DSP\n" in text
     assert "`net_product` in `model.c` is where it plugs in: `arm_mat_vec_mult_f32`" in text
     assert "self-test ok" not in text
+    assert "On this core the plain project takes fewer instructions." in text
+    helium = cortex_m.emit(model, "mps3-an547", library=LIBRARY).files["README.md"]
+    assert "On this core it uses Helium, which also flushes denormals to zero." in helium
     plain = cortex_m.emit(model, "stm32f405").files["README.md"]
     assert "ifgo deploy --library cmsis-dsp" in plain
     assert "make CMSIS_DSP" not in plain
