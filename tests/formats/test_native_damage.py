@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounds import within_bounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_cases import describe, edit, parts, refused, small, whole
@@ -181,6 +182,38 @@ def test_broken_descriptions_are_refused(file: Path, text: str, message: str) ->
     header["__metadata__"]["ifgo"] = text
     file.write_bytes(whole(header, payload))
     assert refused(file).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.update({"f" * 100_000: 1}),
+        lambda model: model["provenance"]["names"].update({"n" * 100_000: 1}),
+        lambda model: model["layers"][0].update({"name": ["x" * 100_000]}),
+    ],
+)
+def test_messages_stay_short(file: Path, change: Any) -> None:
+    edit(file, change)
+    assert len(refused(file)) < 500
+
+
+def test_many_tensors_that_nothing_uses(file: Path) -> None:
+    header, payload = parts(file.read_bytes())
+    for k in range(5000):
+        header[f"t{k}"] = {"dtype": "F32", "shape": [0], "data_offsets": [len(payload)] * 2}
+    file.write_bytes(whole(header, payload))
+    assert refused(file) == (
+        "the model does not use tensor 't0', 't1', 't10', 't100', 't1000', 't1001', 't1002', "
+        "'t1003' and 4992 more, expected no other tensors"
+    )
+    within_bounds(lambda: native.read(file), file.stat().st_size)
+
+
+@pytest.mark.parametrize("unit", ['"%d":{},', '"%d":[[]],', '"%d":1,'])
+def test_no_header_costs_much(file: Path, unit: str) -> None:
+    entries = "".join(unit % k for k in range((limits.MAX_JSON_BYTES - 20) // len(unit % 99999)))
+    file.write_bytes(whole("{" + entries + '"x":1}', b""))
+    within_bounds(lambda: native.read(file), file.stat().st_size)
 
 
 def test_a_tensor_that_is_missing_is_refused(file: Path) -> None:

@@ -199,7 +199,9 @@ def _dtype(name: str, place: str) -> np.dtype[Any]:
 
 
 def _checksum(dtype: str, shape: tuple[int, ...], data: bytes) -> str:
-    return hashlib.sha256(f"{dtype} {list(shape)}\n".encode() + data).hexdigest()
+    digest = hashlib.sha256(f"{dtype} {list(shape)}\n".encode())
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def _digest(tree: Any) -> str:
