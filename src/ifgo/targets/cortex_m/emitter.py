@@ -112,7 +112,7 @@ def check_fit(board: Board, source: c99.Emitted) -> None:
 def render(file: str, values: dict[str, Any]) -> str:
     """The text of one file of the project."""
     text = templates().get_template(f"{file}.j2").render(values)
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def context(
