@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,9 @@ from ifgo import limits, states
 from ifgo.errors import UsageError
 from ifgo.model import FeatureInput, Model, TokenInput
 from ifgo.states import State
+
+if TYPE_CHECKING:
+    from ifgo.targets.c99 import Variant
 
 Lengths = NDArray[np.intp] | None
 Backend = Callable[[Model, NDArray[Any], State, Lengths], tuple[NDArray[Any], State]]
@@ -30,32 +33,40 @@ def _exact(
     return done.y, dict(done.state)
 
 
-def _c99(
-    model: Model, x: NDArray[Any], state: State, lengths: Lengths
-) -> tuple[NDArray[Any], State]:
-    from ifgo.targets.c99 import run_model
-
-    return run_model(model, x, state, lengths)
-
-
-BACKENDS: Final[dict[str, Backend]] = {"exact": _exact, "c99": _c99}
-"""float32 backends; "truth" stands apart, it computes in float64."""
-
-NAMES: Final = ("truth", *BACKENDS, "qemu:BOARD")
-"""What `on` takes; qemu:BOARD runs the emitted C on the emulated board of that name."""
+NAMES: Final = ("truth", "exact", "c99", "c99:contracted", "qemu:BOARD", "qemu:BOARD:contracted")
+"""What `on` takes. "truth" stands apart, it computes in float64; qemu:BOARD runs the emitted C on
+the emulated board of that name; contracted is the variant of the emitted C that may fuse."""
 
 EMULATED: Final = "qemu:"
+
+CONTRACTED: Final = ":contracted"
+
+
+def split_variant(on: str) -> tuple[str, Variant]:
+    """("c99" or "qemu:BOARD", variant of the C it runs)."""
+    if on.endswith(CONTRACTED):
+        return on.removesuffix(CONTRACTED), "contracted"
+    return on, "exact"
 
 
 def backend(on: str) -> Backend:
     """The float32 backend called `on`. Raises UsageError on an unknown name or board."""
-    if on in BACKENDS:
-        return BACKENDS[on]
-    if on.startswith(EMULATED):
+    if on == "exact":
+        return _exact
+    base, variant = split_variant(on)
+    if base == "c99":
+        from ifgo.targets import c99
+
+        return lambda model, x, state, lengths: c99.run_model(
+            model, x, state, lengths, variant=variant
+        )
+    if base.startswith(EMULATED):
         from ifgo.targets import cortex_m
 
-        board = cortex_m.find_board(on.removeprefix(EMULATED))
-        return lambda model, x, state, lengths: cortex_m.run_model(model, x, state, board, lengths)
+        board = cortex_m.find_board(base.removeprefix(EMULATED))
+        return lambda model, x, state, lengths: cortex_m.run_model(
+            model, x, state, board, lengths, variant=variant
+        )
     raise UsageError(f"unknown backend {on!r}", expected="one of " + ", ".join(NAMES))
 
 

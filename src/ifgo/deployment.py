@@ -14,6 +14,8 @@ from ifgo.program import Program
 
 TARGETS: Final = ("c99", "cortex_m")
 
+VARIANTS: Final = ("exact", "contracted")
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -41,6 +43,7 @@ def deploy(
     library: str | None = None,
     console: str | None = None,
     report: bool = False,
+    variant: str = "exact",
 ) -> Deployed:
     """Write `model` (or the model in that file) as source for `target` into folder `out`.
 
@@ -50,6 +53,8 @@ def deploy(
     "cortex_m", which writes a whole firmware project. For this target alone: library, "cmsis-dsp"
     to multiply matrices; console, "semihosting" (the default) or "uart"; report, to measure the
     project in the emulator too (`cortex_m.measure`), into report.json and report.html.
+    variant: "exact", the reference's bits, or "contracted", products and sums that may be fused,
+    within a bound.
     Raises UsageError, ToolError or UnsupportedError before anything is written.
     """
     from ifgo.targets import c99
@@ -58,6 +63,7 @@ def deploy(
         raise UsageError(f"unknown target {target!r}", expected="one of " + ", ".join(TARGETS))
     if weights not in ("embedded", "files"):
         raise UsageError(f"weights is {weights!r}", expected="embedded or files")
+    computed = c99.check_variant(variant)
     if report and target != "cortex_m":
         raise UsageError(
             f"a report is measured on a board, and target {target} has none",
@@ -75,7 +81,12 @@ def deploy(
             )
         if main:
             raise UsageError("target cortex_m brings its own main.c", expected="no main")
-        options: dict[str, Any] = {"name": name, "max_steps": max_steps, "library": library}
+        options: dict[str, Any] = {
+            "name": name,
+            "max_steps": max_steps,
+            "library": library,
+            "variant": computed,
+        }
         project = _firmware(loaded, board, console or "semihosting", options)
         emitted, texts = project.source, project.files
         if report:
@@ -89,7 +100,9 @@ def deploy(
                 raise UsageError(
                     f"{what} {given!r} means nothing to target c99", expected=f"no {what}"
                 )
-        emitted = c99.emit(loaded, name=name, weights=weights, main=main, max_steps=max_steps)
+        emitted = c99.emit(
+            loaded, name=name, weights=weights, main=main, max_steps=max_steps, variant=computed
+        )
         texts = emitted.files
     _judge_steps(emitted.program, max_steps)
     if folder.exists() and not folder.is_dir():

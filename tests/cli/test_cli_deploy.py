@@ -17,6 +17,7 @@ from ifgo.cli.compiling import compile_line, compile_main, run_main
 from ifgo.cli.new import random_model
 from ifgo.errors import ToolError, UsageError
 from ifgo.model import FeatureInput, Flatten, Model
+from ifgo.targets import c99
 from ifgo.targets.cortex_m import toolchain
 
 
@@ -269,3 +270,24 @@ class TestCompiling:
     def test_the_line_names_the_files(self, folder):
         assert compile_line(folder).split()[0] == "cc"
         assert compile_line(folder, "clang").split()[-1] == str(folder / "model.c")
+
+
+@pytest.mark.parametrize("target", ["c99", "cortex_m"])
+def test_variant(target, ifgo, model, model_file, tmp_path):
+    board = [] if target == "c99" else ["--board", "stm32f405"]
+    for variant in ("exact", "contracted"):
+        folder = tmp_path / variant
+        options = ["--target", target, *board, "--variant", variant]
+        assert ifgo("deploy", model_file, *options, "--out", folder).code == 0
+        source = c99.emit(model, variant=variant).files
+        assert {name: (folder / name).read_text() for name in source} == source
+    said = (tmp_path / "contracted" / "model.h").read_text()
+    assert said.startswith("/* model.h: an LSTM network as self-contained C99, contracted float32.")
+    assert "E_FUSED" not in said
+
+
+def test_a_library_has_no_variant(ifgo, model_file, tmp_path):
+    options = ["--target", "cortex_m", "--board", "stm32f405", "--library", "cmsis-dsp"]
+    done = ifgo("deploy", model_file, *options, "--variant", "contracted", "--out", tmp_path / "o")
+    said = "cmsis-dsp has a way of its own to fuse, expected variant exact"
+    assert (done.code, done.error) == (2, said)

@@ -73,7 +73,8 @@ def test_unknown_runtime(ifgo, model_file, runtime):
     done = ifgo("verify", model_file, "--against", runtime)
     assert (done.code, done.error) == (
         2,
-        f"unknown runtime '{runtime}', expected one of c99, onnxruntime, torch, qemu:BOARD",
+        f"unknown runtime '{runtime}', expected one of c99, c99:contracted, onnxruntime, torch, "
+        "qemu:BOARD, qemu:BOARD:contracted",
     )
 
 

@@ -497,3 +497,13 @@ def test_no_name_of_the_model_reaches_the_source() -> None:
     model = Model((FeatureInput(3, name=hostile),), (Recurrent(hostile, cell(3, 5)),))
     plain = Model((FeatureInput(3),), (Recurrent("a", model.recurrent[0].cell),))
     assert c99.emit(model, main=True).files == c99.emit(plain, main=True).files
+
+
+@pytest.mark.parametrize("target", ["c99", "cortex_m"])
+def test_unknown_variant(target: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        deploy(STREAM, tmp_path / "o", target=target, board="mps2-an386", variant="fast")
+    assert str(caught.value) == "unknown variant 'fast', expected exact or contracted"
+    with pytest.raises(UsageError) as caught:
+        c99.emit(STREAM, variant="fast")  # type: ignore[arg-type]
+    assert str(caught.value) == "unknown variant 'fast', expected exact or contracted"

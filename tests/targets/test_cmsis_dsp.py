@@ -22,7 +22,7 @@ from ifgo.targets import c99, cortex_m
 from ifgo.targets.c99.library import LARGEST, gather
 from ifgo.targets.cortex_m import toolchain
 from ifgo.targets.cortex_m.emitter import example_input
-from ifgo.verification.compare import exact_against_truth
+from ifgo.verification.compare import traced_against_truth
 from ifgo.verification.findings import Finding
 
 LIBRARY = "cmsis-dsp"
@@ -60,7 +60,7 @@ def traced(folder: Path, model: Model, board: str) -> tuple[cortex_m.Built, Exec
 
 def judged(model: Model, done: Execution) -> list[Finding]:
     """Every layer, each step from the inputs that it used, against float64."""
-    return exact_against_truth(model, done)
+    return traced_against_truth(model, done.traces)
 
 
 @by_board

@@ -50,6 +50,13 @@ from ifgo.cli.terminal import escape, json_option
     is_flag=True,
     help="For cortex_m: what it costs on the emulated board, also as report.json and report.html.",
 )
+@click.option(
+    "--variant",
+    type=click.Choice(deployment.VARIANTS),
+    default="exact",
+    show_default=True,
+    help="The bits of the reference, or products and sums that may be fused, within its bound.",
+)
 @model_source()
 @json_option
 def command(
@@ -64,11 +71,13 @@ def command(
     library: str | None,
     console: str | None,
     report: bool,
+    variant: str,
     as_json: bool,
 ) -> None:
     """Write MODEL as C source that computes the bits of the exact reference, on any compiler.
 
-    With --library the bits are not the reference's, and depend on the core.
+    With --library, or --variant contracted, the bits are not the reference's, and depend on the
+    core.
     """
     if weights == "files":
         files.refuse_own_source(Path(source.path), Path(out) / "weights")
@@ -84,6 +93,7 @@ def command(
         library=library,
         console=console,
         report=report,
+        variant=variant,
     )
     if as_json:
         facts = asdict(done.facts) | {"state_order": dict(done.facts.state_order)}

@@ -29,7 +29,8 @@ from ifgo.errors import UsageError
     default="exact",
     show_default=True,
     help="truth: float64. exact: the float32 reference. c99: emitted, compiled and run. "
-    "qemu:BOARD: on an emulated Cortex-M board.",
+    "qemu:BOARD: on an emulated Cortex-M board. c99:contracted, qemu:BOARD:contracted: their "
+    "variant with fused products and sums.",
 )
 @click.option("--state-in", metavar="S.npz", help="Initial states h0, c0, h1, ...")
 @click.option("--state-out", metavar="S.npz", help="Where the final states go.")

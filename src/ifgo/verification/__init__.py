@@ -1,7 +1,8 @@
 """Verification: any runtime against the reference, per layer, gate and time step.
 
-`exact` (the interpreter) is judged by float64 truth through local bounds; `c99` must repeat the
-interpreter's bits; `onnxruntime` and `torch` are judged layer by layer by local bounds.
+`exact` (the interpreter) is judged by float64 truth through local bounds, and so is the contracted
+variant of emitted C; `c99` must repeat the interpreter's bits; `onnxruntime` and `torch` are
+judged layer by layer by local bounds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from ifgo.verification.report import Verification
 
 __all__ = ["RUNTIMES", "Finding", "Verification", "verify"]
 
-RUNTIMES: Final = ("c99", "onnxruntime", "torch", "qemu:BOARD")
+RUNTIMES: Final = (
+    "c99",
+    "c99:contracted",
+    "onnxruntime",
+    "torch",
+    "qemu:BOARD",
+    "qemu:BOARD:contracted",
+)
 """What `--against` takes; `exact` against truth is always checked first."""
 
 DEFAULT_SHAPE: Final = (2, 32)
@@ -46,7 +54,8 @@ def verify(
     from ifgo.verification import compare
 
     against = _runtimes(against)
-    boards = [name for name in against if name.startswith(backends.EMULATED)]
+    fused = [name for name in against if name.endswith(backends.CONTRACTED)]
+    boards = [name for name in against if name.startswith(backends.EMULATED) and name not in fused]
     if not isinstance(cast("Any", model), Model | str | Path):
         raise UsageError(
             f"the model is a {type(model).__name__}", expected="a Model, or the path of one"
@@ -57,11 +66,15 @@ def verify(
     ready = backends.prepare(loaded, x)
     start = states.complete(loaded, ready.x.shape[0], state, np.float32)
     done = execute(lower(loaded), ready.x, start, trace=True)
-    findings = compare.exact_against_truth(loaded, done)
+    findings = compare.traced_against_truth(loaded, done.traces)
     if "c99" in against:
         findings += compare.c99_against_exact(loaded, ready.x, start, done)
     for name in boards:
         findings += compare.board_against_exact(loaded, ready.x, start, done, name)
+    for name in fused:
+        from ifgo.verification import contracted
+
+        findings += contracted.against_truth(loaded, ready.x, start, name)
     if "onnxruntime" in against:
         from ifgo.verification import onnx_runtime
 
@@ -86,7 +99,7 @@ def _runtimes(against: Any) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise UsageError(f"against holds a {type(name).__name__}", expected=wanted)
-        if name not in RUNTIMES[:-1] and not name.startswith(backends.EMULATED):
+        if name not in RUNTIMES and not name.startswith(backends.EMULATED):
             raise UsageError(f"unknown runtime {name!r}", expected="one of " + ", ".join(RUNTIMES))
     return names
 

@@ -26,7 +26,8 @@ from ifgo.reference import truth
 from ifgo.reference.interpret import Execution, execute
 from ifgo.states import State
 from ifgo.verification import bounds
-from ifgo.verification.findings import Finding, First, Subject, bits, first_wrong, within
+from ifgo.verification.bounds import ActivationErrors
+from ifgo.verification.findings import Errors, Finding, First, Subject, bits, first_wrong, within
 from ifgo.verification.local import step_errors
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,21 +43,34 @@ GIVEN: Final = ("x", "h_before", "c_before")
 """Parts of a trace that a step is given; it makes the others."""
 
 
-def exact_against_truth(model: Model, done: Execution) -> list[Finding]:
-    """Each layer of a traced execution, from its own inputs and states, against a float64 step."""
+def traced_against_truth(
+    model: Model,
+    traces: Traces,
+    runtime: str = "exact",
+    accuracy: ActivationErrors = bounds.IFGO,
+) -> list[Finding]:
+    """Each layer of a runtime, from its own inputs and states, against a float64 step."""
     findings: list[Finding] = []
-    for subject, layer, trace in observed(model, done.traces, "exact", "truth"):
+    for subject, layer, trace in observed(model, traces, runtime, "truth"):
         try:
-            if isinstance(layer, Recurrent):
-                cell = layer.cells[_direction(layer, subject)]
-                x, h, c = (trace[part] for part in GIVEN)
-                errors = step_errors(cell, x, h, c, trace, bounds.IFGO)
-            else:
-                errors = {"y": within(*_pointwise(layer, trace))}
+            errors = local_errors(layer, subject, trace, accuracy)
             findings.append(subject.finding(errors, "local bound"))
         except UnsupportedError as error:
             findings.append(subject.silent(str(error)))
     return findings
+
+
+def local_errors(
+    layer: Layer, subject: Subject, trace: Arrays, accuracy: ActivationErrors
+) -> dict[str, Errors]:
+    """Part → errors under the local bound of a layer that traced its own inputs and states.
+
+    Raises UnsupportedError where the layer has no bound.
+    """
+    if isinstance(layer, Recurrent):
+        x, h, c = (trace[part] for part in GIVEN)
+        return step_errors(layer.cells[_direction(layer, subject)], x, h, c, trace, accuracy)
+    return {"y": within(*_pointwise(layer, trace, accuracy))}
 
 
 def observed(
@@ -77,7 +91,7 @@ def _direction(layer: Layer, subject: Subject) -> str:
     return subject.direction
 
 
-def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
+def _pointwise(layer: Layer, trace: Arrays, accuracy: ActivationErrors) -> tuple[Any, Any]:
     """(difference, bound) of a layer without memory, from the input it saw."""
     x, y = trace["x"].astype(np.float64), trace["y"].astype(np.float64)
     match layer:
@@ -87,7 +101,7 @@ def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
             if layer.bias is not None:
                 true = true + layer.bias.astype(np.float64)
             true = truth.activate(layer.activation, true)
-            allowed = bounds.dense_bound(layer, flat, true, bounds.IFGO)
+            allowed = bounds.dense_bound(layer, flat, true, accuracy)
             return np.abs(true.reshape(y.shape) - y), allowed.reshape(y.shape)
         case ActivationLayer():
             true = truth.activate(layer.activation, x)
@@ -95,7 +109,7 @@ def _pointwise(layer: Layer, trace: Arrays) -> tuple[Any, Any]:
             if layer.activation.name == "softmax":
                 allowed = bounds.softmax_bound(true, zero)
             else:
-                allowed = bounds.activation_bound(layer.activation, x, true, zero, bounds.IFGO)
+                allowed = bounds.activation_bound(layer.activation, x, true, zero, accuracy)
             return np.abs(true - y), allowed
         case _:
             factor, offset = _scale(layer)

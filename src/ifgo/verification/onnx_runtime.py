@@ -37,14 +37,10 @@ from ifgo.text import escape
 from ifgo.verification import between, bounds, onnx_graph, onnx_node
 from ifgo.verification.findings import Cause, Errors, Finding, Subject, within
 from ifgo.verification.foreign import Judged, judge, subjects
+from ifgo.verification.global_bound import LARGEST_AMPLIFICATION, amplification
 from ifgo.verification.onnx_graph import GraphFile, Node, Ran
 
 RUNTIME: Final = "onnxruntime"
-
-LARGEST_AMPLIFICATION: Final = 100.0
-"""Above it a global bound says nothing: report the difference, assert nothing."""
-
-PERTURBATION: Final = 2.0**-20
 
 
 def against_truth(model: Model, x: NDArray[Any], start: State, done: Execution) -> list[Finding]:
@@ -195,26 +191,6 @@ def _one_by_one(model: Model, done: Execution, start: State, folder: Path) -> It
 
 
 # -- the whole --------------------------------------------------------------------------------
-
-
-def amplification(model: Model, x: NDArray[Any], start: State) -> float:
-    """How much the output of the float64 net moves per unit of change in x and the initial state,
-    largest entry, over eight seeded sign patterns; at least 1."""
-    base = truth.forward(model, x, start).y
-    random = np.random.default_rng(8)
-    largest = 1.0
-    for _ in range(8):
-        moved = {key: array + PERTURBATION * _signs(random, array) for key, array in start.items()}
-        pushed = x
-        if x.dtype.kind == "f":
-            pushed = x.astype(np.float64) + PERTURBATION * _signs(random, x)
-        y = truth.forward(model, pushed, moved).y
-        largest = max(largest, float(np.abs(y - base).max()) / PERTURBATION)
-    return largest
-
-
-def _signs(random: np.random.Generator, like: NDArray[Any]) -> NDArray[np.float64]:
-    return random.choice([-1.0, 1.0], size=like.shape)
 
 
 def _whole(

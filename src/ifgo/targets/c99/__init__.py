@@ -13,7 +13,7 @@ from ifgo.targets.c99.builder import (
     run_model,
     trace_size,
 )
-from ifgo.targets.c99.emitter import Emitted, Facts, emit
+from ifgo.targets.c99.emitter import Emitted, Facts, Variant, check_variant, emit
 
 __all__ = [
     "STRICT_FLAGS",
@@ -21,7 +21,9 @@ __all__ = [
     "Emitted",
     "Facts",
     "Traces",
+    "Variant",
     "build",
+    "check_variant",
     "compile_c",
     "decode_traces",
     "emit",

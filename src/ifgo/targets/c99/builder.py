@@ -23,7 +23,7 @@ from ifgo.errors import ToolError
 from ifgo.model import Model, TokenInput
 from ifgo.program import Probe, require_steps
 from ifgo.states import State
-from ifgo.targets.c99.emitter import Emitted, emit, runner
+from ifgo.targets.c99.emitter import Emitted, Variant, emit, runner
 from ifgo.text import quote
 
 DEFAULT_FLAGS: Final = ("-std=c99", "-O2")
@@ -164,12 +164,13 @@ def build(
     compiler: str | None = None,
     flags: Sequence[str] = DEFAULT_FLAGS,
     trace: bool = False,
+    variant: Variant = "exact",
 ) -> Built:
     """Emit `model` with embedded weights into `folder` and compile it with its runner.
 
-    max_steps and lengths as in emit.
+    max_steps, lengths and variant as in emit.
     """
-    emitted = emit(model, max_steps=max_steps, lengths=lengths)
+    emitted = emit(model, max_steps=max_steps, lengths=lengths, variant=variant)
     for name, text in emitted.files.items():
         (folder / name).write_text(text)
     tokens = isinstance(model.input, TokenInput)
@@ -213,11 +214,16 @@ def compile_c(command: Sequence[str], made: Path) -> None:
 
 
 def run_model(
-    model: Model, x: NDArray[Any], state: State, lengths: NDArray[Any] | None = None
+    model: Model,
+    x: NDArray[Any],
+    state: State,
+    lengths: NDArray[Any] | None = None,
+    *,
+    variant: Variant = "exact",
 ) -> tuple[NDArray[np.float32], State]:
     """Emit, compile and run: the `c99` backend."""
     with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
-        given = lengths is not None
-        built = build(model, Path(folder), max_steps=max(x.shape[1], 1), lengths=given)
+        given, longest = lengths is not None, max(x.shape[1], 1)
+        built = build(model, Path(folder), max_steps=longest, lengths=given, variant=variant)
         y, final, _ = built.run(x, state, lengths)
         return y, final

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
 
-from ifgo import limits, states
+from ifgo import limits
 from ifgo.decimals import MAX_CHARS
 from ifgo.errors import UnsupportedError, UsageError
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS
@@ -23,11 +21,10 @@ from ifgo.lower import lower
 from ifgo.model import LengthsInput, Model, TokenInput
 from ifgo.program import Affine, Differs, Elementwise, Normalise, Program, Softmax
 from ifgo.reference import float32
-from ifgo.reference.interpret import execute
+from ifgo.targets.c99.checking import selftest
 from ifgo.targets.c99.library import check_library, gather
 from ifgo.targets.c99.packing import (
     Tensor,
-    columns,
     constant_arrays,
     raw_suffixes,
     raw_tensors,
@@ -37,6 +34,10 @@ from ifgo.targets.c99.schedule import BLOCK, UNROLL, Schedule, function, number
 from ifgo.targets.c99.tracing import trace_layout
 
 Weights = Literal["embedded", "files"]
+
+Variant = Literal["exact", "contracted"]
+"""exact: the interpreter's bits. contracted: a product and its sum may be rounded once (SPEC.md
+section 5.8)."""
 
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "tanh": ("reduced_exp",),
@@ -49,8 +50,6 @@ _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "normalise": ("sqrt",),
 }
 """C helper → the helpers it calls."""
-
-SELFTEST_STEPS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_variant(variant: str) -> Variant:
+    """`variant`. Raises UsageError unless it is a Variant."""
+    if variant == "exact" or variant == "contracted":
+        return variant
+    raise UsageError(f"unknown variant {variant!r}", expected="exact or contracted")
+
+
 def emit(
     model: Model,
     *,
@@ -116,6 +122,7 @@ def emit(
     max_steps: int | None = None,
     lengths: bool = False,
     library: str | None = None,
+    variant: Variant = "exact",
 ) -> Emitted:
     """Print `model`. name prefixes every symbol; weights="files" takes raw tensors at run time.
 
@@ -123,13 +130,16 @@ def emit(
     lengths: whole sequences are taken, padded, with their length; a model that has a LengthsInput
     and cannot stream always is emitted so.
     library: "cmsis-dsp" computes the matrix products, with other bits (library.py).
-    Raises UsageError on a bad name, an unknown library or a missing max_steps, UnsupportedError
-    where the model has no exact form (or no raw tensors).
+    Raises UsageError on a bad name, an unknown library or variant or a missing max_steps,
+    UnsupportedError where the model has no exact form (or no raw tensors, or no bound that a
+    contracted self-test needs).
     """
     check_name(name)
     if weights not in ("embedded", "files"):
         raise UsageError(f"weights is {weights!r}", expected="embedded or files")
     check_library(library)
+    if check_variant(variant) != "exact" and library is not None:
+        raise UsageError(f"{library} has a way of its own to fuse", expected="variant exact")
     takes_lengths = any(isinstance(entry, LengthsInput) for entry in model.inputs)
     program = lower(model, lengths=lengths or (takes_lengths and not model.streamable))
     products = frozenset[str]()
@@ -138,7 +148,7 @@ def emit(
     steps = _max_steps(model, program, max_steps)
     raw = raw_suffixes(model) if weights == "files" else None
     schedule = Schedule(program, steps or 1, raw, products)
-    context = _context(model, program, schedule, name, raw, steps)
+    context = _context(model, program, schedule, name, raw, steps, variant)
     files = {
         "model.h": _render("model.h.j2", context),
         "model.c": _render("model.c.j2", context),
@@ -213,6 +223,7 @@ def _context(
     name: str,
     raw: dict[str, str] | None,
     max_steps: int | None,
+    variant: Variant,
 ) -> dict[str, Any]:
     tokens = isinstance(model.input, TokenInput)
     found = program.buffers("state")
@@ -276,7 +287,10 @@ def _context(
         "uses_t": any(sweep["count"] != "1u" or sweep["uses_t"] for sweep in sweeps),
         "traces_j": any("++j" in line for line in lines),
         "uses_m": bool(carries) or any(re.search(r"\bm\b", line) for line in lines),
-        "selftest": None if library else _selftest(model, program, max_steps),
+        "exact": variant == "exact",
+        "selftest": None
+        if library
+        else selftest(model, program, max_steps, exact=variant == "exact"),
     }
 
 
@@ -363,30 +377,3 @@ def _at_step_zero(line: str) -> str:
     line = re.sub(r"\bt(?: \* \d+u)? \+ ", "", line)
     line = re.sub(r" \+ t(?: \* \d+u)?\b", "", line)
     return re.sub(r"\[t(?: \* \d+u)?\]", "[0]", line)
-
-
-def _selftest(model: Model, program: Program, max_steps: int | None) -> dict[str, Any]:
-    """A seeded input with zeros and saturating values, and the interpreter's bits for it."""
-    steps = program.required_steps or min(SELFTEST_STEPS, max_steps or SELFTEST_STEPS)
-    random = np.random.default_rng(2024)
-    if isinstance(model.input, TokenInput):
-        x: NDArray[Any] = random.integers(0, model.input.vocabulary, (1, steps)).astype(np.int32)
-        text = [str(int(token)) for token in x.reshape(-1)]
-    else:
-        x = random.standard_normal((1, steps, model.input_size)).astype(np.float32)
-        x[0, steps // 2] = 0.0
-        x[0, steps - 1, 0] = -40.0
-        text = [number(value) for value in x.reshape(-1)]
-    start = states.initial(model, 1, np.float32)
-    if program.streamable and program.vector_output:
-        y = np.stack([execute(program, x[:, : t + 1], start).y[0] for t in range(steps)])
-    else:
-        y = execute(program, x, start).y
-    bits = [f"0x{int(b):08x}u" for b in np.ascontiguousarray(y).reshape(-1).view(np.uint32)]
-    return {
-        "x_count": len(text),
-        "x": columns(text),
-        "y_count": len(bits),
-        "y": columns(bits),
-        "steps": steps,
-    }

@@ -116,13 +116,16 @@ def compile_with(
     flags: Sequence[str] = (),
     name: str = "model",
     library: str | None = None,
+    variant: c99.Variant = "exact",
 ) -> tuple[Path, c99.Emitted]:
     """compile_files of the model with the template `main`.
 
     max_steps: rows of x and y that the program holds, unless the model takes one length alone.
-    lengths, name and library: as in c99.emit.
+    lengths, name, library and variant: as in c99.emit.
     """
-    source = c99.emit(model, name=name, max_steps=max_steps, lengths=lengths, library=library)
+    source = c99.emit(
+        model, name=name, max_steps=max_steps, lengths=lengths, library=library, variant=variant
+    )
     check_fit(board, source)
     values = context(model, board, source, source.program.required_steps or max_steps)
     support = {name: render(name, values) for name in (*support_files(source), main)}
@@ -140,12 +143,14 @@ def build(
     flags: Sequence[str] = (),
     trace: bool = False,
     library: str | None = None,
+    variant: c99.Variant = "exact",
 ) -> Built:
     """Compile `model` for `board` into `folder`, with a program that runs batches from a file.
 
     max_steps matters only to models that need whole sequences, or take lengths, as in c99.emit.
     flags are further compiler flags. trace: with what every layer computes, which takes RAM: one
-    step of it, or one whole sequence. library: as in c99.emit, found by cmsis_dsp.find.
+    step of it, or one whole sequence. variant and library: as in c99.emit, this
+    found by cmsis_dsp.find.
     """
     found = find_board(board)
     defines = ["-DIFGO_TRACE"] if trace else []
@@ -158,6 +163,7 @@ def build(
         lengths=lengths,
         flags=[*flags, *defines],
         library=library,
+        variant=variant,
     )
     return Built(program, found, source, model, trace)
 
@@ -168,19 +174,30 @@ def run_model(
     state: State,
     board: str | Board,
     lengths: NDArray[Any] | None = None,
+    *,
+    variant: c99.Variant = "exact",
 ) -> tuple[NDArray[np.float32], State]:
     """Emit, cross-compile and run in the emulator: the backend of one board."""
     with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
-        given = lengths is not None
-        built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1), lengths=given)
+        given, longest = lengths is not None, max(x.shape[1], 1)
+        place = Path(folder)
+        built = build(model, place, board, max_steps=longest, lengths=given, variant=variant)
         return built.run(x, state, lengths)
 
 
-def trace_model(model: Model, x: NDArray[Any], state: State, board: str | Board) -> c99.Traces:
+def trace_model(
+    model: Model,
+    x: NDArray[Any],
+    state: State,
+    board: str | Board,
+    *,
+    variant: c99.Variant = "exact",
+) -> c99.Traces:
     """What every layer computes in the emulator.
 
     Raises UnsupportedError where the board has no room for it.
     """
     with tempfile.TemporaryDirectory(prefix="ifgo-") as folder:
-        built = build(model, Path(folder), board, max_steps=max(x.shape[1], 1), trace=True)
+        longest, place = max(x.shape[1], 1), Path(folder)
+        built = build(model, place, board, max_steps=longest, trace=True, variant=variant)
         return built.run_traced(x, state)[2]

@@ -74,6 +74,7 @@ def count(
     recipe: Recipe,
     name: str = "model",
     library: str | None = None,
+    variant: c99.Variant = "exact",
 ) -> Counts:
     """Run x (T, I), or tokens (T,), on `board` from the initial state, built in `folder`.
 
@@ -86,7 +87,14 @@ def count(
     if recipe == "timer":
         _check_range(model, board, 1 if model.streamable else steps)
     program, _ = compile_with(
-        folder, model, board, "measure.c", max_steps=steps, name=name, library=library
+        folder,
+        model,
+        board,
+        "measure.c",
+        max_steps=steps,
+        name=name,
+        library=library,
+        variant=variant,
     )
     (folder / "input").write_bytes(np.array([steps], "<u4").tobytes() + input_words(model, x))
     arguments = ["-icount", f"shift={board.timer.shift}"]

@@ -74,8 +74,9 @@ def emit(
     max_steps: int | None = None,
     library: str | None = None,
     console: str = "semihosting",
+    variant: c99.Variant = "exact",
 ) -> Project:
-    """Print `model` as a firmware project for `board`; name, max_steps and library as in c99.emit.
+    """Print `model` as a firmware project for `board`; options as in c99.emit.
 
     console: where its text goes unless make says otherwise, "semihosting" (the debugger, or the
     emulator) or "uart". Raises UsageError on an unknown board or console, UnsupportedError where
@@ -84,7 +85,7 @@ def emit(
     found = find_board(board)
     if console not in CONSOLES:
         raise UsageError(f"unknown console {console!r}", expected="one of " + ", ".join(CONSOLES))
-    source = c99.emit(model, name=name, max_steps=max_steps, library=library)
+    source = c99.emit(model, name=name, max_steps=max_steps, library=library, variant=variant)
     check_fit(found, source)
     values = context(model, found, source) | {"console": console}
     files = dict(source.files)

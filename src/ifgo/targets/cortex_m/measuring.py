@@ -35,12 +35,13 @@ def measure(
     name: str = "model",
     max_steps: int | None = None,
     library: str | None = None,
+    variant: c99.Variant = "exact",
 ) -> Report:
     """Build `model` for `board`, run x (T, I), or tokens (T,), and report what it costs.
 
     x: by default seeded noise of 16 steps, or as many as the model takes. recipe: "timer", or
     "plugin", which counts both ways, compares, and adds the profile; by default "plugin" where
-    this machine has a C compiler. name, max_steps and library as in emit; a model that needs whole
+    this machine has a C compiler. The other options are those of emit; a model that needs whole
     sequences runs one of max_steps steps. Raises UsageError, ToolError or UnsupportedError.
     """
     found = find_board(board)
@@ -52,8 +53,9 @@ def measure(
         counted, shipped = Path(place) / "counted", Path(place) / "shipped"
         counted.mkdir()
         shipped.mkdir()
-        counts = count(model, found, rows[0], counted, recipe=chosen, name=name, library=library)
-        project = emit(model, found, name=name, max_steps=rows.shape[1], library=library)
+        options: dict[str, Any] = {"name": name, "library": library, "variant": variant}
+        counts = count(model, found, rows[0], counted, recipe=chosen, **options)
+        project = emit(model, found, max_steps=rows.shape[1], **options)
         source = project.source
         program = compile_files(shipped, found, project.files, cmsis_dsp.flags(library))
         frames = _frames(shipped, program, found, library)
