@@ -117,8 +117,8 @@ def test_onnx_values_go_to_those_that_need_them() -> None:
 def test_onnx_defaults_where_all_agree() -> None:
     assert set(ONNX_LSTM_DEFAULTS) == {"hard_sigmoid", "leaky_relu", "elu"}
     assert read(["HardSigmoid", "LeakyRelu", "Elu"]) == [
-        Activation("hard_sigmoid", 0.2, 0.5),
-        Activation("leaky_relu", 0.01),
+        Activation("hard_sigmoid", float(np.float32(0.2)), 0.5),
+        Activation("leaky_relu", float(np.float32(0.01))),
         Activation("elu", 1.0),
     ]
 

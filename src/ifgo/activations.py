@@ -110,12 +110,13 @@ ONNX_SPELLING: Final[dict[str, str]] = {
 """Ours → the spelling ONNX writes; linear is Affine(1, 0)."""
 
 ONNX_LSTM_DEFAULTS: Final[dict[str, dict[str, float]]] = {
-    "hard_sigmoid": {"alpha": 0.2, "beta": 0.5},
-    "leaky_relu": {"alpha": 0.01},
+    "hard_sigmoid": {"alpha": 0.20000000298023224, "beta": 0.5},
+    "leaky_relu": {"alpha": 0.009999999776482582},
     "elu": {"alpha": 1.0},
 }
-"""Defaults that the operator text and ONNX Runtime agree on. For Affine, ScaledTanh and
-ThresholdedRelu they disagree (1 against 0), so a file must say them."""
+"""Defaults that the operator text and ONNX Runtime agree on: 0.2, 0.5, 0.01 and 1 as float32, like
+values that a file writes out. For Affine, ScaledTanh and ThresholdedRelu they disagree (1 against
+0), so a file must say them."""
 
 
 def from_onnx_lstm(

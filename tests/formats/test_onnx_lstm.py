@@ -130,7 +130,7 @@ ACTIVATIONS: list[tuple[str, list[float], list[float], Activation]] = [
     ("LeakyRelu", [0.25], [], Activation("leaky_relu", 0.25)),
     ("ScaledTanh", [0.5], [0.75], Activation("scaled_tanh", 0.5, 0.75)),
     ("HardSigmoid", [0.25], [0.5], Activation("hard_sigmoid", 0.25, 0.5)),
-    ("HardSigmoid", [], [], Activation("hard_sigmoid", 0.2, 0.5)),
+    ("HardSigmoid", [], [], Activation("hard_sigmoid", float(np.float32(0.2)), 0.5)),
     ("Elu", [0.5], [], Activation("elu", 0.5)),
     ("Softsign", [], [], Activation("softsign")),
     ("Softplus", [], [], Activation("softplus")),

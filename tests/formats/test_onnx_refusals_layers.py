@@ -13,6 +13,29 @@ from onnx_refusals import DOUBLE, F64, FINITE, FROZEN, SQUEEZED, Case, F, U, aft
 from ifgo.errors import IfgoError
 
 CASES: dict[str, Case] = {
+    "residual over a vector": (
+        after(
+            node("Squeeze", "Y_h k0", "h"),
+            node("MatMul", "h d", "u"),
+            node("Add", "h u", "out"),
+            out={"out": ["B", UNITS]},
+            constants={"d": random(UNITS, UNITS)},
+        ),
+        U,
+        "node 'n_out': adds two vectors, expected a residual over a sequence, before its last step "
+        "is taken",
+    ),
+    "repeats of the wrong rank": (
+        after(node("Tile", "Y ones", "out"), constants={"ones": ints(1, 1)}),
+        F,
+        "node 'n_out': has 2 repeats, expected 4, one for each axis",
+    ),
+    "a tiled sequence": (
+        after(SQUEEZED, node("Tile", "y twice", "out"), constants={"twice": ints(1, 1, 2)}),
+        U,
+        "node 'n_out': copies an axis of more than one entry, expected a vector repeated a known "
+        "number of times",
+    ),
     # -- layers ---------------------------------------------------------------------------------
     "weight on the left": (
         after(SQUEEZED, node("MatMul", "d y", "out"), constants={"d": random(2, 2)}),

@@ -272,7 +272,9 @@ CASES: dict[str, Case] = {
             lstm="x W R B - h",
         ),
         U,
-        "uses input 'x' as X and as state, expected one use of each input",
+        "uses input 'x' as X and as state, expected one use of each input. With --select NAME "
+        "(select= in Python) the LSTM layers are read alone, and what the graph computes for them "
+        "becomes an input",
     ),
     "no shape": (
         lambda: without_shape(one_lstm()),

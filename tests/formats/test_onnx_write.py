@@ -27,12 +27,16 @@ from ifgo.layers import (
     Dense,
     Embedding,
     Flatten,
+    HiddenAsSequence,
     InitialState,
     LastStep,
+    Layer,
     Recurrent,
+    RepeatVector,
     Residual,
 )
 from ifgo.model import (
+    Axes,
     FeatureInput,
     LengthsInput,
     Model,
@@ -202,3 +206,25 @@ def test_names_that_collide_or_say_nothing(tmp_path: Path) -> None:
     assert (
         len(run_onnx(path, **{onnx.load(path).graph.input[0].name: np.zeros((1, 2, 3), "f")})) == 2
     )
+
+
+@pytest.mark.parametrize("axes", ["BT", "TB", "T"])
+@pytest.mark.parametrize(
+    "layer", [RepeatVector("repeat", 1), HiddenAsSequence("hidden_as_sequence")]
+)
+def test_a_vector_that_ends_as_a_sequence(layer: Layer, axes: Axes, tmp_path: Path) -> None:
+    """One step of features, or one feature per step: the shape is the model's."""
+    model = Model(
+        (FeatureInput(3, "x", axes),),
+        (lstm("lstm0", 3, 4), LastStep("last", "state"), layer),
+        (Output("sequence", "y", axes=axes),),
+    )
+    path = tmp_path / "m.onnx"
+    assert room.write(model, path).exact
+    assert_same(room.read(path), model)
+    x = np.random.default_rng(0).uniform(-1, 1, (1 if axes == "T" else 2, 5, 3)).astype(np.float32)
+    result = truth.forward(model, x)
+    (want,) = expected(model, result)
+    (have,) = run_onnx(path, x=feed(model, x))
+    assert have.shape == want.shape
+    assert np.abs(have - want).max() <= float32_bound(model, result, x)

@@ -20,6 +20,7 @@ from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats._onnx_file import GraphInput, quoted
 from ifgo.formats._onnx_value import Axis, Labels, Size, Value, words
 from ifgo.layers import HiddenAsSequence, LastStep, Layer, RepeatVector
+from ifgo.recurrent import Merge
 
 Kind = Literal["entry", "tokens", "lengths", "given state", "sequence", "vector", "h", "c"]
 
@@ -80,6 +81,10 @@ class Chain:
         self._next = 0
         self.entries: dict[Stream, tuple[Labels, ...]] = {}
         self.slots: list[Slot] = []
+        self._replays: dict[Stream, Stream] = {}
+        self.pairs: dict[tuple[Stream, Stream, Merge], Stream] = {}
+        self.finals: dict[tuple[Stream, str], Stream] = {}
+        """The final states of the layers in `pairs`."""
         self.notes: list[str] = []
 
     # -- opening ----------------------------------------------------------------------------
@@ -198,6 +203,16 @@ class Chain:
             expected="(batch, time, features) in any order of batch and time",
         )
 
+    def ending(self, value: Value) -> tuple[Stream, Value]:
+        """The stream of an output. A vector along another axis than the last, which is 1, is a
+        HiddenAsSequence, the same for every output that is laid out so."""
+        stream, value = self.layout(value)
+        shape = value.data.shape
+        turned = value.rank >= 2 and shape[-1] == 1 and not value.axes[-1]
+        if stream.kind != "vector" or stream.width == 1 or not turned:
+            return stream, value
+        return self.replayed(stream, value, shape.index(stream.width))
+
     def _entry(self, value: Value, width: int | None) -> tuple[Stream, Value]:
         raw = self.stream(value)
         source = quoted(raw.entry.name if raw.entry else value.name)
@@ -295,10 +310,12 @@ class Chain:
         return replace(found, data=found.data.reshape(shape), axes=axes[:axis] + axes[axis + 1 :])
 
     def replayed(self, stream: Stream, value: Value, axis: int) -> tuple[Stream, Value]:
-        """A vector laid out along `axis` as a sequence of single features."""
-        made = self.open(
-            "sequence", 1, stream.dtype, parent=stream, layer=HiddenAsSequence("replay")
-        )
+        """A vector laid out along `axis` as a sequence of single features, one for each vector."""
+        made = self._replays.get(stream)
+        if made is None:
+            layer = HiddenAsSequence("replay")
+            made = self.open("sequence", 1, stream.dtype, parent=stream, layer=layer)
+            self._replays[stream] = made
         label = Axis(stream.width, "time")
         axes = (*value.axes[:axis], (label,), *value.axes[axis + 1 :])
         return made, self.laid_out(made, (1,) * len(axes), axes)

@@ -18,6 +18,7 @@ from ifgo.formats._onnx_arguments import Arguments, numbers
 from ifgo.formats._onnx_chain import Chain, Stream
 from ifgo.formats._onnx_file import quoted
 from ifgo.formats._onnx_fold import cast_type, legacy_operand
+from ifgo.formats._onnx_pairs import added, concat
 from ifgo.formats._onnx_reduce import clip_bounds
 from ifgo.formats._onnx_states import finite
 from ifgo.formats._onnx_time import TIME, Handler
@@ -143,7 +144,7 @@ def _add(chain: Chain, a: Arguments) -> list[Value]:
     x, y = a.value(0), a.value(1)
     if x.signal and y.signal:
         legacy_operand(a, x, y)
-        return [_residual(chain, x, y)]
+        return [added(chain, x, y) or _residual(chain, x, y)]
     x, y = (x, y) if x.signal else (y, x)
     return _offset(chain, x, legacy_operand(a, x, y), +1)
 
@@ -186,6 +187,10 @@ def _residual(chain: Chain, x: Value, y: Value) -> Value:
     if chain.stream(x).kind == "entry":
         x = chain.features(x)[1]
     skipped, (stream, y) = chain.stream(x), chain.features(y)
+    if stream.kind == "vector":
+        raise UnsupportedError(
+            "adds two vectors", expected="a residual over a sequence, before its last step is taken"
+        )
     path = stream.path
     after = path.index(skipped) + 1 if skipped in path else len(path)
     inner = tuple(s for s in path[after:] if s.layer is not None)
@@ -307,6 +312,7 @@ LAYERS: Final[dict[str, Handler]] = {
     "Dropout": _dropout,
     "Cast": _cast,
     "Clip": _clip,
+    "Concat": concat,
     **TIME,
     **{op: _activation(op) for op in ACTIVATIONS},
 }

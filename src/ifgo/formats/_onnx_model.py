@@ -53,9 +53,13 @@ class _Result:
 
     @property
     def may_be_vector(self) -> bool:
-        """One final hidden state without its axis of directions, as features are laid out."""
+        """One final hidden state without its axis of directions, as features are laid out, or its
+        units along time."""
         if len(self.streams) > 1 or self.streams[0].kind != "h":
             return False
+        *front, last = self.value.data.shape or (0,)
+        if last == 1 < self.streams[0].width and self.streams[0].width in front:
+            return True
         plain = [k for k, labels in enumerate(self.value.axes) if not labels]
         labelled = [k for k, labels in enumerate(self.value.axes) if labels]
         return len(plain) < 2 or (bool(labelled) and labelled[0] != 1)
@@ -120,7 +124,7 @@ def _end(chain: Chain, results: list[_Result]) -> tuple[Stream, list[_Result]]:
         main = vectors
     states = [result for result in results if result not in main]
     if main:
-        ends = [chain.layout(result.value)[0] for result in main]
+        ends = [chain.ending(result.value)[0] for result in main]
         if any(stream is not ends[0] for stream in ends):
             names = " and ".join(quoted(result.name) for result in main[:4])
             raise UnsupportedError(
@@ -167,7 +171,7 @@ def _named(stream: Stream, names: dict[Stream, str], sources: dict[str, str], pr
 
 
 def _main_output(chain: Chain, result: _Result, end: Stream) -> Output:
-    value = chain.layout(result.value)[1]
+    value = chain.ending(result.value)[1]
     order = _roles(value.axes)
     name = label(result.name, "y")
     letters = "".join(role[0].upper() for role in order)

@@ -121,10 +121,22 @@ def _product(column: Sequence[Any]) -> Any:
     return total
 
 
+def _tile(a: Arguments) -> list[Value]:
+    value = a.value(0)
+    data, repeats = numbers(value), [s for s in a.sizes(1) if isinstance(s, int)]
+    if any(value.axes) or len(repeats) != data.ndim or any(count < 0 for count in repeats):
+        raise UnsupportedError(
+            "copies a constant", expected="known repeats of 0 or more, one for each axis"
+        )
+    a.budget.spend(data.size * math.prod(repeats), data.dtype)
+    return [constant(np.tile(data, repeats))]
+
+
 REDUCTIONS: Final[dict[str, Callable[[Arguments], list[Value]]]] = {
     "Clip": _clip,
     "Max": _extreme(np.maximum),
     "Min": _extreme(np.minimum),
+    "Tile": _tile,
     "ReduceSum": _reduction(np.sum, 13, ordered=False),
     "ReduceProd": _reduction(_over(_product), 18, ordered=False),
     "ReduceMax": _reduction(np.max, 18, ordered=True),

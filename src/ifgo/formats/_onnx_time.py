@@ -94,11 +94,35 @@ def _slice(chain: Chain, a: Arguments) -> list[Value]:
     return [value]
 
 
+def _tile(chain: Chain, a: Arguments) -> list[Value]:
+    """A vector repeated along an axis of length 1, as keras writes RepeatVector."""
+    value, repeats = a.value(0), a.sizes(1)
+    if len(repeats) != value.rank:
+        raise FormatError(
+            f"has {len(repeats)} repeats", expected=f"{value.rank}, one for each axis"
+        )
+    grown = [k for k, count in enumerate(repeats) if count != 1]
+    if any(value.shape[k] != 1 or value.axes[k] for k in grown):
+        raise UnsupportedError(
+            "copies an axis of more than one entry",
+            expected="a vector repeated a known number of times",
+        )
+    return _grown(chain, value, repeats)
+
+
 def _expand(chain: Chain, a: Arguments) -> list[Value]:
     value, target = a.value(0), a.sizes(1)
     value = unsqueeze(value, range(max(len(target) - value.rank, 0)))
     wanted = [1] * (value.rank - len(target)) + target
+    return _grown(chain, value, wanted)
+
+
+def _grown(chain: Chain, value: Value, wanted: list[Size]) -> list[Value]:
+    """A vector with one axis grown from 1 to a number of steps; three axes of 1 are one step."""
     grown = [k for k, want in enumerate(wanted) if want not in (1, value.shape[k])]
+    if not grown and value.rank == 3 and chain.stream(value).kind in ("vector", "h"):
+        single = [k for k, size in enumerate(value.data.shape[:-1]) if size == 1]
+        grown = [k for k in single if not value.axes[k]][:1]
     if not grown:
         return [value]
     steps: Size = wanted[grown[0]]
@@ -149,6 +173,7 @@ TIME: Final[dict[str, Handler]] = {
     "Gather": _gather,
     "Slice": _slice,
     "Expand": _expand,
+    "Tile": _tile,
     "Reshape": _reshape,
     "Flatten": _flatten,
 }

@@ -165,6 +165,8 @@ class Walk:
                 raise UnsupportedError(
                     f"uses input {quoted(name)} as {' and as '.join(sorted(roles))}",
                     expected="one use of each input",
+                    hint="With --select NAME (select= in Python) the LSTM layers are read alone, "
+                    "and what the graph computes for them becomes an input",
                 )
             if kind == "given state":
                 self._enter_state(entry)

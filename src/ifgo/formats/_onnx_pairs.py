@@ -1,0 +1,120 @@
+"""Two LSTM nodes over one sequence, one in each direction, as one bidirectional layer.
+
+Exporters that do not fuse the directions write the forward and the reverse node side by side and
+join their results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ifgo.errors import UnsupportedError
+from ifgo.formats._onnx_arguments import Arguments
+from ifgo.formats._onnx_chain import Chain, Slot, Stream
+from ifgo.formats._onnx_fold import MOVES
+from ifgo.formats._onnx_value import Value
+from ifgo.layers import InitialState, Recurrent
+from ifgo.recurrent import Merge
+
+
+def concat(chain: Chain, a: Arguments) -> list[Value]:
+    """Concat of signals; those of a forward and a backward node become those of their pair."""
+    values = a.every()
+    streams = [chain.streams(value) if value.signal else [] for value in values]
+    owners = list(dict.fromkeys(s.owner or s for found in streams for s in found))
+    if len(owners) == 2 and all(len(found) == 1 for found in streams):
+        first, second = owners
+        if _is_pair(first, second):
+            pair = joined(chain, first, second, "concat")
+            moved = [_moved(chain, value, pair) for value in values]
+            results = MOVES["Concat"](Arguments(a.node, moved, a.opset, a.budget))
+            a.attributes.integer("axis")
+            return results
+    return MOVES["Concat"](a)
+
+
+def added(chain: Chain, x: Value, y: Value) -> Value | None:
+    """The sum of a forward and a backward node as their pair, None where they are no pair."""
+    first, second = chain.stream(x), chain.stream(y)
+    if first.kind != "sequence" or second.kind != "sequence":
+        return None
+    if _is_pair(second, first):
+        x, y, first, second = y, x, second, first
+    if not _is_pair(first, second) or x.axes != y.axes or x.data.shape != y.data.shape:
+        return None
+    if not np.array_equal(x.data - first.start, y.data - second.start):
+        return None
+    made = joined(chain, first, second, "sum")
+    return replace(x, data=x.data - first.start + made.start)
+
+
+def _is_pair(first: Stream, second: Stream) -> bool:
+    a, b = first.layer, second.layer
+    if not isinstance(a, Recurrent) or not isinstance(b, Recurrent):
+        return False
+    single = a.backward is None and b.forward is None
+    alike = first.width == second.width and first.lengths is second.lengths
+    return single and alike and first.parent is second.parent
+
+
+def joined(chain: Chain, first: Stream, second: Stream, merge: Merge) -> Stream:
+    """The bidirectional layer of a pair, made once for each merge."""
+    known = chain.pairs.get((first, second, merge))
+    if known is not None:
+        return known
+    a, b = first.layer, second.layer
+    assert isinstance(a, Recurrent)
+    assert isinstance(b, Recurrent)
+    layer = Recurrent("lstm", a.forward, b.backward, merge=merge, initial=_initial(a, b))
+    made = chain.open(
+        "sequence",
+        first.width * (2 if merge == "concat" else 1),
+        first.dtype,
+        parent=first.parent,
+        layer=layer,
+        lengths=first.lengths,
+        sources={**first.sources, **second.sources},
+    )
+    for part in ("h", "c"):
+        slots = [s for s in chain.slots if s.recurrent in (first, second) and s.part == part]
+        slots.sort(key=lambda slot: slot.recurrent is second)
+        chain.slots = [slot for slot in chain.slots if slot not in slots]
+        if slots:
+            ids = np.concatenate([slot.ids for slot in slots], axis=1)
+            chain.slots.append(Slot(made, part, ids))
+        chain.finals[made, part] = chain.state_of(made, part, 2 * first.width)
+    chain.pairs[first, second, merge] = made
+    return made
+
+
+def _initial(a: Recurrent, b: Recurrent) -> InitialState:
+    kinds = {a.initial.kind, b.initial.kind}
+    if kinds == {"zero"}:
+        return InitialState()
+    if kinds == {"input"}:
+        return InitialState("input")
+    if "input" in kinds:
+        raise UnsupportedError(
+            "joins two directions, one of which takes its initial state from an input",
+            expected="both or neither",
+        )
+    parts: list[np.ndarray] = []
+    for name in ("h", "c"):
+        given = [getattr(layer.initial, name) for layer in (a, b)]
+        like = next(array for array in given if array is not None)
+        parts.append(np.concatenate([np.zeros_like(like) if x is None else x for x in given]))
+    return InitialState("constant", *parts)
+
+
+def _moved(chain: Chain, value: Value, pair: Stream) -> Value:
+    """The elements of one direction as those of the pair."""
+    (stream,) = chain.streams(value)
+    owner = stream.owner or stream
+    second = isinstance(owner.layer, Recurrent) and owner.layer.forward is None
+    target = (
+        pair if stream.owner is None else chain.finals[pair, "h" if stream.kind == "h" else "c"]
+    )
+    start = target.start + (stream.width if second else 0)
+    return replace(value, data=value.data - stream.start + start)
