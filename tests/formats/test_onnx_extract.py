@@ -349,3 +349,72 @@ def test_outside_models(name: str, shared: Path) -> None:
             assert array.tobytes() == whole.arrays[key.replace("lstm0", f"lstm{k}")].tobytes()
     both = formats.load(path, select=list(names))
     assert len(both.recurrent) == len(names) == 2
+
+
+# -- hostile states ---------------------------------------------------------------------------
+
+
+def started(nodes: list[onnx.NodeProto], name: str, **constants: Any) -> onnx.ModelProto:
+    """One LSTM whose initial states are `name`, which `nodes` compute."""
+    made = one_lstm(inputs=f"x W R B - {name} {name}", extra={"k0": ints(0), **constants})
+    for entry in reversed(nodes):
+        made.graph.node.insert(0, entry)
+    known = {t.name for t in made.graph.initializer}
+    for key, array in constants.items():
+        if key not in known:
+            made.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), key))
+    return made
+
+
+def listed(made: onnx.ModelProto, folder: Path) -> Found:
+    (found,) = room.list_layers(save(made, folder)).layers
+    return found
+
+
+def test_states_that_branch_without_end(tmp_path: Path) -> None:
+    """Each tensor is looked at once, though there are 2**60 ways to it."""
+    nodes = [node("Shape", "x", "s0")]
+    nodes += [node("Concat", f"s{k} s{k}", f"s{k + 1}", axis=0) for k in range(60)]
+    assert "s60" not in listed(started(nodes, "s60"), tmp_path).refusal
+
+
+def test_states_at_the_end_of_a_long_way(tmp_path: Path) -> None:
+    nodes = [node("Shape", "x", "s0")]
+    nodes += [node("Unsqueeze", f"s{k} k0", f"s{k + 1}") for k in range(5000)]
+    assert listed(started(nodes, "s5000", k0=ints(0)), tmp_path).refusal == ""
+
+
+def test_states_in_a_circle(tmp_path: Path) -> None:
+    nodes = [node("Identity", "b", "a"), node("Identity", "a", "b")]
+    found = listed(started(nodes, "a"), tmp_path)
+    assert "takes 'b', which no node before it makes" in found.refusal
+
+
+def test_a_fill_kept_outside(tmp_path: Path) -> None:
+    """No file is read for it, wherever it says it lies."""
+    (tmp_path / "secret.bin").write_bytes(bytes(4))
+    fill = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "fill")
+    onnx.external_data_helper.set_external_data(fill, str(tmp_path / "secret.bin"))
+    fill.ClearField("raw_data")
+    nodes = [node("Shape", "x", "s"), node("ConstantOfShape", "s", "h", value=fill)]
+    found = listed(started(nodes, "h"), tmp_path)
+    assert "value of node 'n_h' keeps its data outside, expected it in the node" in found.refusal
+
+
+def test_outputs_beyond_those_of_an_lstm(tmp_path: Path) -> None:
+    made = one_lstm()
+    made.graph.node[0].output.append("more")
+    second = node("LSTM", "more W R B", "Z", hidden_size=UNITS)
+    second.name = "second"
+    made.graph.node.append(second)
+    found = room.list_layers(save(made, tmp_path)).layers[1]
+    assert found.source == "an output of LSTM 'n_Y'"
+
+
+def test_a_recurrence_without_axes(tmp_path: Path) -> None:
+    made = one_lstm(inputs="x W flat B - h h", extra={"flat": np.float32(1)})
+    made.graph.input.append(
+        helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, [1, "B", UNITS])
+    )
+    refusal = listed(made, tmp_path).refusal
+    assert refusal == "node 'n_Y': R has shape (), expected (D, 4H, H)"

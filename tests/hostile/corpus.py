@@ -33,6 +33,8 @@ class Mutant:
     name: str
     write: Callable[[Path], Path]
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the reader takes, a path within the model's folder as {"bind": "w.npz"}; {"list": True}
+    lists the layers and selects the first."""
     codes: tuple[int, ...] = (3, 4)
     """Exit codes that a refusal may have."""
 

@@ -113,7 +113,10 @@ class Worker:
             found = self._ask(
                 {
                     "path": str(path),
-                    "options": mutant.options,
+                    "options": {
+                        key: str(folder / value) if isinstance(value, str) else value
+                        for key, value in mutant.options.items()
+                    },
                     "room": str(folder),
                     "scratch": str(self.scratch / "out"),
                     "intact": str(self.intact[form.name]),

@@ -1,375 +1,19 @@
-"""What only ONNX files can suffer: protobuf that lies, and data kept outside the file."""
+"""What only ONNX files can suffer: graphs that lie, data kept outside the file, bound arrays."""
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hostile_protobuf
 import numpy as np
-import onnx
-from corpus import FULL, Format, Mutant, model
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
-
-import ifgo
-
-
-def intact(folder: Path) -> Path:
-    ifgo.save(model(), folder / "m.onnx")
-    return folder / "m.onnx"
-
-
-def proto(name: str = "lstm0") -> onnx.ModelProto:
-    """The intact model."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        ifgo.save(model(name=name), Path(place) / "m.onnx")
-        return onnx.load(Path(place) / "m.onnx")
-
-
-# -- protobuf by hand -------------------------------------------------------------------------
-
-
-def varint(value: int, pad: int = 0) -> bytes:
-    """`value`, with `pad` bytes more than it needs."""
-    out = b""
-    while value > 0x7F or pad > 0:
-        pad -= value <= 0x7F
-        out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
-    return out + bytes([value])
-
-
-def field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def number(field_number: int, value: int) -> bytes:
-    return varint(field_number << 3) + varint(value & (2**64 - 1))
-
-
-def nested(numbers: list[int], depth: int) -> bytes:
-    """`depth` messages, one in the other, through the fields `numbers` in turn."""
-    content = b""
-    for level in reversed(range(depth)):
-        content = field(numbers[level % len(numbers)], content)
-    return content
-
-
-GRAPH, NODE, INITIALIZER, ATTRIBUTE = 7, 1, 5, 5
-MANY = 2**21
-
-
-def _bytes_cases(whole: bytes) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Appended to a whole file, whose graph protobuf merges with a second one."""
-    inside = {
-        "nodes": field(NODE, b"") * MANY,
-        "nodes of an operator": field(NODE, field(4, b"LSTM")) * (MANY // 8),
-        "initializers": field(INITIALIZER, b"") * MANY,
-        "inputs": field(11, b"") * MANY,
-        "outputs": field(12, b"") * MANY,
-        "value infos": field(13, b"") * MANY,
-        "sparse initializers": field(15, b"") * MANY,
-        "annotations": field(14, b"") * MANY,
-        "attributes": field(NODE, field(ATTRIBUTE, b"") * MANY),
-        "node inputs": field(NODE, field(1, b"") * MANY),
-        "node outputs": field(NODE, field(2, b"") * MANY),
-        "dims one by one": field(INITIALIZER, number(1, 1) * MANY),
-        "packed dims": field(INITIALIZER, field(1, b"\x01" * MANY)),
-        "packed integers": field(INITIALIZER, field(7, bytes(2**23))),
-        "packed integers of 10 bytes": field(INITIALIZER, field(7, (b"\xff" * 9 + b"\1") * 2**17)),
-        "strings": field(INITIALIZER, field(6, b"") * MANY),
-        "external data": field(INITIALIZER, field(13, b"") * MANY),
-        "shape of an input": field(11, field(2, field(1, field(2, field(1, b"") * MANY)))),
-        "floats of an attribute": field(NODE, field(ATTRIBUTE, field(7, bytes(4 * 2**20)))),
-        "ints of an attribute": field(NODE, field(ATTRIBUTE, field(8, bytes(2**21)))),
-        "tensors of an attribute": field(NODE, field(ATTRIBUTE, field(10, b"") * MANY)),
-        "graphs in attributes": field(NODE, nested([ATTRIBUTE, 6, NODE], 90)),
-        "graphs beyond any stack": field(NODE, nested([ATTRIBUTE, 6, NODE], 3000)),
-    }
-    for name, content in inside.items():
-        yield name, lambda content=content: whole + field(GRAPH, content)
-    beside = {
-        "operator sets": field(8, b"") * MANY,
-        "functions": field(25, b"") * MANY,
-        "metadata": field(14, b"") * MANY,
-        "training": field(20, b"") * MANY,
-        "graphs": field(GRAPH, b"") * MANY,
-        "unknown messages": field(999, b"") * MANY,
-        "unknown numbers": number(999, 1) * MANY,
-        "unknown megabytes": field(999, bytes(2**23)),
-        "types in types": field(GRAPH, field(11, field(2, nested([4, 1], 95)))),
-        "a length of 2**63": varint(GRAPH << 3 | 2) + varint(2**63 - 1),
-        "a length of 2**32": varint(GRAPH << 3 | 2) + varint(2**32),
-        "a varint without end": varint(1 << 3) + b"\xff" * 100,
-        "varints longer than needed": (varint(1 << 3, 4) + varint(8, 4)) * 10,
-        "groups": b"\x0b" * 5000 + b"\x0c" * 5000,
-        "a group of groups": b"\x3b" * 60 + b"\x3c" * 60,
-        "wire type 6": b"\x0e\x00",
-        "wire type 7": b"\x0f\x00",
-        "field 0": b"\x02\x00",
-        "many megabytes of a name": field(2, b"a" * 2**23),
-        "a long documentation": field(6, b"\xff" * 2**22),
-    }
-    for name, content in beside.items():
-        yield name, lambda content=content: whole + content
-        if FULL:
-            yield f"{name} before it", lambda content=content: content + whole
-
-
-# -- what the schema lets lie -----------------------------------------------------------------
-
-Change = Callable[[onnx.ModelProto], None]
-
-
-def _dims(*dims: int) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        for tensor in made.graph.initializer:
-            tensor.ClearField("dims")
-            tensor.dims.extend(dims)
-
-    return change
-
-
-def _first(**fields: Any) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        for name, value in fields.items():
-            setattr(made.graph.initializer[0], name, value)
-
-    return change
-
-
-def _weights(value: float, dtype: Any = np.float32) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        for tensor in made.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT:
-                data = np.full(numpy_helper.to_array(tensor).shape, value, dtype)
-                tensor.CopyFrom(numpy_helper.from_array(data, tensor.name))
-
-    return change
-
-
-def _swapped(made: onnx.ModelProto) -> None:
-    for tensor in made.graph.initializer:
-        tensor.raw_data = numpy_helper.to_array(tensor).byteswap().tobytes()
-
-
-def _input_sizes(*sizes: int | str) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        shape = made.graph.input[0].type.tensor_type.shape
-        shape.ClearField("dim")
-        for size in sizes:
-            one = shape.dim.add()
-            if isinstance(size, str):
-                one.dim_param = size
-            else:
-                one.dim_value = size
-
-    return change
-
-
-def _repeated(count: int) -> Change:
-    """One small weight in many layers."""
-
-    def change(made: onnx.ModelProto) -> None:
-        last = made.graph.output[0].name
-        data = np.eye(2, dtype=np.float32)
-        made.graph.initializer.append(numpy_helper.from_array(data, "eye"))
-        for k in range(count):
-            after = f"again{k}"
-            made.graph.node.append(helper.make_node("MatMul", [last, "eye"], [after]))
-            last = after
-        made.graph.output[0].name = last
-
-    return change
-
-
-def _big_layers(count: int, units: int) -> Change:
-    """One weight of a megabyte or so in many LSTM nodes."""
-
-    def change(made: onnx.ModelProto) -> None:
-        graph = made.graph
-        rng = np.random.default_rng(0)
-        arrays = {
-            "bigW": (1, 4 * units, units),
-            "bigR": (1, 4 * units, units),
-            "firstW": (1, 4 * units, 3),
-        }
-        for name, shape in arrays.items():
-            data = rng.standard_normal(shape).astype(np.float32)
-            graph.initializer.append(numpy_helper.from_array(data, name))
-        graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis1"))
-        del graph.node[:], graph.output[1:]
-        last = graph.input[0].name
-        graph.node.append(helper.make_node("Transpose", [last], ["tx"], perm=[1, 0, 2]))
-        last = "tx"
-        for k in range(count):
-            w = "firstW" if k == 0 else "bigW"
-            graph.node.append(
-                helper.make_node("LSTM", [last, w, "bigR"], [f"Y{k}"], hidden_size=units)
-            )
-            graph.node.append(helper.make_node("Squeeze", [f"Y{k}", "axis1"], [f"y{k}"]))
-            last = f"y{k}"
-        graph.output[0].name = last
-
-    return change
-
-
-def _folding(op: str, count: int, size: int, **attributes: Any) -> Change:
-    """`count` constants of `size` elements out of one small one, all of them needed."""
-
-    def change(made: onnx.ModelProto) -> None:
-        graph = made.graph
-        graph.initializer.append(numpy_helper.from_array(np.array([size]), "size"))
-        graph.initializer.append(numpy_helper.from_array(np.array([1], np.float32), "one"))
-        graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
-        last = graph.output[0].name
-        graph.node.append(helper.make_node("Expand", ["one", "size"], ["row"]))
-        for k in range(count):
-            inputs = {
-                "Add": ["row", "row"],
-                "Concat": ["row"] * 64,
-                "Cast": ["row"],
-                "Reshape": ["row", "size"],
-                "Gather": ["row", "zeros"],
-                "Neg": ["row"],
-            }[op]
-            graph.node.append(helper.make_node(op, inputs, [f"made{k}"], **attributes))
-            graph.node.append(helper.make_node("Slice", [f"made{k}", "zero", "axis"], [f"cut{k}"]))
-            graph.node.append(helper.make_node("Add", [last, f"cut{k}"], [f"sum{k}"]))
-            last = f"sum{k}"
-        graph.initializer.append(numpy_helper.from_array(np.zeros(1000, np.int64), "zeros"))
-        graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis"))
-        graph.output[0].name = last
-
-    return change
-
-
-def _open_lengths(count: int) -> Change:
-    """Products of sums of open lengths, which grow with every node."""
-
-    def change(made: onnx.ModelProto) -> None:
-        graph = made.graph
-        _input_sizes("a", "b", 3)(made)
-        graph.node.append(helper.make_node("Shape", [graph.input[0].name], ["s0"]))
-        graph.initializer.append(numpy_helper.from_array(np.array([5, 7, 9]), "plus"))
-        for k in range(count):
-            graph.node.append(helper.make_node("Add", [f"s{k}", "plus"], [f"p{k}"]))
-            graph.node.append(helper.make_node("Mul", [f"p{k}", f"s{k}"], [f"s{k + 1}"]))
-        graph.node.append(helper.make_node("ConstantOfShape", [f"s{count}"], ["filled"]))
-        graph.node.append(helper.make_node("Add", [graph.output[0].name, "filled"], ["end"]))
-        graph.output[0].name = "end"
-
-    return change
-
-
-def _chain(op: str, count: int) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        last = made.graph.output[0].name
-        for k in range(count):
-            made.graph.node.append(helper.make_node(op, [last], [f"c{k}"]))
-            last = f"c{k}"
-        made.graph.output[0].name = last
-
-    return change
-
-
-def _states(batch: int) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        node = next(n for n in made.graph.node if n.op_type == "LSTM")
-        inputs = [*node.input, *[""] * (7 - len(node.input))]
-        inputs[5:7] = ["h_in", "c_in"]
-        node.ClearField("input")
-        node.input.extend(inputs)
-        for name in ("h_in", "c_in"):
-            info = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, batch, 2])
-            made.graph.input.append(info)
-
-    return change
-
-
-def _attribute(name: str, value: Any) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        node = next(n for n in made.graph.node if n.op_type == "LSTM")
-        kept = [a for a in node.attribute if a.name != name]
-        del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute(name, value)])
-
-    return change
-
-
-def _inputs(count: int) -> Change:
-    def change(made: onnx.ModelProto) -> None:
-        for k in range(count):
-            info = helper.make_tensor_value_info(f"in{k}", TensorProto.FLOAT, ["B", "T", 3])
-            made.graph.input.append(info)
-
-    return change
-
-
-LIES: dict[str, Change] = {
-    "dims of 0": _dims(0),
-    "dims of -1": _dims(-1, 8, 3),
-    "dims beyond 64 bits": _dims(2**62, 2**62, 2**62),
-    "dims that wrap to the size": _dims(2**32, 2**32, 24),
-    "dims of 2**40": _dims(1, 2**40, 3),
-    "a thousand dims": _dims(*[1] * 1000),
-    "no dims": _dims(),
-    "type 0": _first(data_type=0),
-    "type 999": _first(data_type=999),
-    "text": _first(data_type=TensorProto.STRING),
-    "4 bits": _first(data_type=TensorProto.INT4),
-    "complex": _first(data_type=TensorProto.COMPLEX64),
-    "segments": lambda made: made.graph.initializer[0].segment.SetInParent(),
-    "NaN": _weights(np.nan),
-    "infinity": _weights(np.inf),
-    "-infinity": _weights(-np.inf),
-    "signalling NaN": _first(raw_data=b"\x01\x00\x80\x7f" * 24),
-    "float64": _weights(0.5, np.float64),
-    "float64 beyond float32": _weights(1e300, np.float64),
-    "other byte order": _swapped,
-    "input of 2**62 features": _input_sizes("B", "T", 2**62),
-    "input of -3": _input_sizes("B", "T", -3),
-    "input of a thousand axes": _input_sizes(*["B"] * 1000),
-    "input of no axes": _input_sizes(),
-    "frozen batch": _input_sizes(2**62, 2**62, 3),
-    "one name for all axes": _input_sizes("B", "B", "B"),
-    "64 layers more": _repeated(70),
-    "1000 layers more": _repeated(1000),
-    "one LSTM 8 times": _big_layers(8, 48),
-    "one LSTM 500 times": _big_layers(500, 256),
-    "states for 2**22": _states(2**22),
-    "states for 2**61": _states(2**61),
-    "hidden_size 2**62": _attribute("hidden_size", 2**62),
-    "hidden_size -1": _attribute("hidden_size", -1),
-    "clip NaN": _attribute("clip", float("nan")),
-    "activations without end": _attribute("activations", ["Sigmoid"] * 100_000),
-    "alphas without end": _attribute("activation_alpha", [0.5] * 500_000),
-    "a graph as attribute": _attribute("body", proto().graph),
-    "inputs without end": _inputs(100_000),
-    "identities without end": _chain("Identity", 19_000),
-    "relus without end": _chain("Relu", 19_000),
-    "too many nodes": _chain("Identity", 25_000),
-    "open lengths": _open_lengths(100),
-    "many sums": _folding("Add", 100, 2**20),
-    "many concatenations": _folding("Concat", 100, 2**20, axis=0),
-    "many casts": _folding("Cast", 100, 2**20, to=TensorProto.FLOAT),
-    "many reshapes": _folding("Reshape", 100, 2**20),
-    "many gathers": _folding("Gather", 5000, 2**20, axis=0),
-    "many negations": _folding("Neg", 2000, 2**16),
-}
-
-
-def _saved(change: Change) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        made = proto()
-        change(made)
-        (folder / "m.onnx").write_bytes(made.SerializeToString())
-        return folder / "m.onnx"
-
-    return write
-
+from corpus import Format, Mutant
+from hostile_graphs import LIES, STATES, intact, proto, saved
+from onnx import TensorProto, external_data_helper, helper
 
 # -- data outside -----------------------------------------------------------------------------
 
@@ -471,10 +115,57 @@ def _unbound(folder: Path) -> Path:
     return folder / "m.onnx"
 
 
+def _binding(change: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        np.savez(folder / "w.npz", w=np.ones((1, 8, 3), np.float32))
+        (folder / "w.npz").write_bytes(change((folder / "w.npz").read_bytes()))
+        return _unbound(folder)
+
+    return write
+
+
+def _zipped(compression: int, **members: bytes) -> Callable[[bytes], bytes]:
+    def change(_: bytes) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", compression) as archive:
+            for name, data in members.items():
+                archive.writestr(f"{name}.npy", data)
+        return stream.getvalue()
+
+    return change
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+_OF = "{{'descr': '{}', 'fortran_order': False, 'shape': {}}}"
+_PACKED = zipfile.ZIP_DEFLATED
+BINDS: dict[str, Callable[[bytes], bytes]] = {
+    "whole": lambda data: data,
+    "cut": lambda data: data[:-30],
+    "no file": lambda data: b"",
+    "a bomb of zeros": _zipped(_PACKED, w=npy(_OF.format("<f4", "(67108864,)"), bytes(2**28))),
+    "a bomb of spaces": _zipped(_PACKED, w=b" " * 2**28),
+    "a bomb beside it": _zipped(_PACKED, v=bytes(2**28)),
+    "2**62 numbers": _zipped(0, w=npy(_OF.format("<f4", f"({2**62},)"))),
+    "negative": _zipped(0, w=npy(_OF.format("<f4", "(-1, 24)"), bytes(96))),
+    "a pickle": _zipped(0, w=npy(_OF.format("|O", "(1,)"), b"cos\nsystem\n(S'true'\ntR.")),
+    "a header that calls": _zipped(0, w=npy("__import__('os').system('true')")),
+    "a header in depth": _zipped(0, w=npy("(" * 9000)),
+    "members without end": _zipped(0, **{f"m{k}": b"" for k in range(30_000)}),
+    "a long name": _zipped(0, **{"n" * 60_000: b""}),
+    "bzip2": _zipped(zipfile.ZIP_BZIP2, w=bytes(2**28)),
+    "lzma": _zipped(zipfile.ZIP_LZMA, w=bytes(2**27)),
+    "NaN": _zipped(0, w=npy(_OF.format("<f4", "(1, 8, 3)"), b"\0\0\xc0\x7f" * 24)),
+}
+
+
 def crafted() -> Iterator[Mutant]:
     """Everything in this file."""
     whole = proto().SerializeToString()
-    for name, data in _bytes_cases(whole):
+    for name, data in hostile_protobuf.cases(whole):
 
         def write(folder: Path, data: Callable[[], bytes] = data) -> Path:
             (folder / "m.onnx").write_bytes(data())
@@ -482,10 +173,15 @@ def crafted() -> Iterator[Mutant]:
 
         yield Mutant(f"protobuf: {name}", write)
     for name, change in LIES.items():
-        yield Mutant(f"lie: {name}", _saved(change))
+        yield Mutant(f"lie: {name}", saved(change))
     for name, write in OUTSIDE.items():
         yield Mutant(f"outside: {name}", write)
+        yield Mutant(f"outside, listed: {name}", write, {"list": True}, codes=(2, 3, 4))
+    for name, change in {**LIES, **STATES}.items():
+        yield Mutant(f"listed: {name}", saved(change), {"list": True}, codes=(2, 3, 4))
     yield Mutant("unbound", _unbound)
+    for name, change in BINDS.items():
+        yield Mutant(f"bind: {name}", _binding(change), {"bind": "w.npz"}, codes=(2, 3, 4))
 
 
 # -- names ------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import ifgo
+from ifgo import formats
 from ifgo.errors import IfgoError
 
 HANG_SECONDS = 60.0
@@ -104,6 +105,9 @@ class Guard:
 def _loaded(path: str, options: dict[str, Any]) -> Any:
     if path.startswith("offender:"):  # the self-test's own, see test_hostile_budget.py
         return _offend(*path.split(":")[1:])
+    if options.pop("list", False):
+        listing = formats.list_layers(path)
+        return ifgo.load(path, select=listing.names[:1], **options)
     return ifgo.load(path, **options)
 
 
@@ -161,14 +165,15 @@ def attempt(case: dict[str, Any]) -> dict[str, Any]:
     found["cpu"] = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     found["harm"] = guard.noted
     found["deployed"] = _deployed(model if model is not None else case["path"], case)
-    intact = ifgo.load(case["intact"], **case["options"])
+    intact = ifgo.load(case["intact"])
     found["intact"] = _deployed(intact, case)
     return found
 
 
 def _deployed(model: Any, case: dict[str, Any]) -> str:
     """What deploying does: "whole" or "refused", and what it leaves behind if that is wrong."""
-    if isinstance(model, str) and (model.startswith("offender:") or not case["again"]):
+    refused = isinstance(model, str)
+    if refused and (model.startswith("offender:") or case["options"] or not case["again"]):
         return "refused"
     room = Path(tempfile.mkdtemp(dir=case["scratch"]))
     try:

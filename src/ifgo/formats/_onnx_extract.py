@@ -18,7 +18,7 @@ from onnx import GraphProto
 
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
-from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted
+from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted, to_array
 from ifgo.formats._onnx_fold import MOVES
 from ifgo.formats._onnx_model import assemble
 from ifgo.formats._onnx_value import Length
@@ -30,6 +30,9 @@ _WEIGHTS: Final = {1: "W", 2: "R", 3: "B", 7: "P"}
 _REQUIRED: Final = (1, 2)
 _LENGTHS: Final = 4
 _STATES: Final = {5: "h", 6: "c"}
+
+_MAX_SETTLED: Final = 200
+"""Most tensors that are looked at to know what initial states are; exporters take about 10 each."""
 
 Bound = Mapping[str, NDArray[Any]]
 
@@ -93,6 +96,7 @@ class _Cut:
         }
         self.names = {node.position: name for name, node in self.nodes.items()}
         self.constants = Walk(graph, bound)
+        self.settled: dict[str, str | None] = {}
 
     # -- listing ----------------------------------------------------------------------------
 
@@ -131,7 +135,9 @@ class _Cut:
         if maker is None:
             return (f"input {quoted(name)}" if name in self.graph.inputs else "a constant"), before
         if maker.op == "LSTM":
-            part = ("Y", "Y_h", "Y_c")[maker.outputs.index(name)]
+            part = dict(zip(maker.outputs, ("Y", "Y_h", "Y_c"), strict=False)).get(
+                name, "an output"
+            )
             return f"{part} of LSTM {quoted(self.names[maker.position])}", before
         return f"{maker.where} ({printable(maker.op, 40)})", before
 
@@ -194,6 +200,10 @@ class _Cut:
         settled = {k: self._settled(name) for k, name in given.items()}
         if None in settled.values():
             recurrence = self._constant(node, 2)
+            if recurrence.ndim != 3:
+                raise FormatError(
+                    f"R has shape {recurrence.shape}", where=node.where, expected="(D, 4H, H)"
+                )
             count, hidden = recurrence.shape[0], recurrence.shape[-1]
             layout = node.attributes.get("layout")
             batch = Length.named(".batch")
@@ -214,6 +224,12 @@ class _Cut:
 
     def _settled(self, name: str) -> str | None:
         """The constant that a state is however long the batch is; "" for zero, None for none."""
+        if name not in self.settled and len(self.settled) < _MAX_SETTLED:
+            self.settled[name] = None  # what leads back to itself settles nothing
+            self.settled[name] = self._settles(name)
+        return self.settled.get(name)
+
+    def _settles(self, name: str) -> str | None:
         if self.constants.fold(name) is not None:
             return name
         maker = self.makers.get(name)
@@ -221,7 +237,8 @@ class _Cut:
             return None
         if maker.op == "ConstantOfShape":
             fill = maker.attributes.get("value")
-            return "" if fill is None or not any(_numbers(fill.t)) else None
+            data = None if fill is None else to_array(fill.t, f"value of {maker.where}", None)
+            return "" if data is None or not data.any() else None
         first = maker.inputs[0] if maker.inputs else ""
         if maker.op == "Expand":
             return self._settled(first)
@@ -294,9 +311,3 @@ class _Cut:
                 found.nodes[node.position] = node
                 wanted.extend(() if node.op in ("Shape", "Size") else node.inputs)
         return found
-
-
-def _numbers(tensor: Any) -> list[Any]:
-    from onnx import numpy_helper
-
-    return list(numpy_helper.to_array(tensor).reshape(-1)[:1])
