@@ -74,13 +74,17 @@ def folded_norm(
     weight: NDArray[Any], bias: NDArray[Any] | None, norm: MatrixNorm, where: str
 ) -> tuple[F32, F32]:
     """A matrix and bias with its batch norm folded in: float64, rounded once."""
-    divisor = _divisor(norm)
-    gain = norm.scale.astype(np.float64) / divisor
+    gain = norm_gain(norm)
     shift = -norm.mean.astype(np.float64) * gain
     if bias is not None:
         shift = shift + bias.astype(np.float64)
     scaled = weight.astype(np.float64) * gain[:, None]
     return narrowed(scaled, where), narrowed(shift, where)
+
+
+def norm_gain(norm: MatrixNorm) -> NDArray[np.float64]:
+    """What each row is multiplied by, in float64."""
+    return norm.scale.astype(np.float64) / _divisor(norm)
 
 
 def _divisor(norm: MatrixNorm | BatchNorm) -> NDArray[np.float64]:

@@ -218,9 +218,16 @@ REFUSED: dict[str, tuple[Model, str]] = {
     "projection": (projected(), "layer l: a projection (proj_size); layer l: clip_projection"),
     "clip_cell": (with_cell(clip_cell=1.0), "layer l: clip_cell"),
     "layer norm": (with_cell(layer_norm=LayerNorm(np.ones((4, 4), "f"))), "layer l: layer norm"),
-    "batch norm": (
-        with_cell(input_norm=norm(), hidden_norm=norm()),
-        "layer l: batch norm inside the cell",
+    "batch norm of float64": (
+        with_cell(input_norm=norm(), hidden_norm=norm()).astype(np.float64),
+        "layer l: batch norm of weight_ih with float64 weights (folding rounds to float32); layer "
+        "l: batch norm of weight_hh with float64 weights (folding rounds to float32)",
+    ),
+    "batch norm beyond float32": (
+        with_cell(
+            input_norm=replace(norm(), scale=np.full(16, 3e38, "f"), variance=np.zeros(16, "f"))
+        ),
+        "layer l: batch norm of weight_ih (a folded weight or bias is too large for float32)",
     ),
     "coupling": (
         with_cell(coupling="i=1-f", activations=(BOTH, TANH, TANH)),
@@ -311,3 +318,35 @@ def test_read_of_write_of_a_file(tmp_path: Path) -> None:
     provenance = room.read(tmp_path / "m.onnx").provenance
     assert provenance.framework == "onnx"
     assert provenance.version.startswith("ifgo ")
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize(
+    "sides", [("input_norm",), ("hidden_norm",), ("input_norm", "hidden_norm")]
+)
+def test_batch_norm_inside_the_cell(sides: tuple[str, ...], outside: bool, tmp_path: Path) -> None:
+    """Folded as exact float32 folds it: the file computes the same bits there, and ONNX Runtime
+    what truth makes of the folded weights."""
+    rng = np.random.default_rng(3)
+
+    def drawn() -> MatrixNorm:
+        parts = (numbers(rng, 16) + np.float32(shift) for shift in (1, 0, 1))
+        return MatrixNorm(*parts, epsilon=1e-3, epsilon_outside=outside)
+
+    model = with_cell(**{side: drawn() for side in sides}, bias_hh=None)
+    path = tmp_path / "m.onnx"
+    report = room.write(model, path)
+    assert not report.exact
+    said = [line for line in report.folded if "batch norm of" in line]
+    assert len(said) == len(sides)
+    for line in said:
+        words, error = line.removesuffix(" ulp)").rsplit("(", 1)
+        assert words.endswith("is folded into its rows and its bias, rounded once ")
+        assert 0 < float(error) <= 0.5
+    zeros = [line for line in report.folded if "is written as zeros" in line]
+    assert zeros == ([] if "hidden_norm" in sides else ["layer l: no bias_hh is written as zeros"])
+    back = room.read(path)
+    x = rng.uniform(-1, 1, (2, 5, 3)).astype(np.float32)
+    assert back.run(x)[0].tobytes() == model.run(x)[0].tobytes()
+    result = truth.forward(back, x)
+    assert np.abs(run_onnx(path, x=x)[0] - result.y).max() <= float32_bound(back, result, x)

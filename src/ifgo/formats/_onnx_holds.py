@@ -6,11 +6,14 @@ SPEC.md 2.10. Nothing is written here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from ifgo.activations import SIGMOID, Activation
-from ifgo.cell import Array, LSTMCell
+from ifgo.cell import Array, LSTMCell, MatrixNorm
+from ifgo.errors import UnsupportedError
+from ifgo.folding import folded_norm, norm_gain
 from ifgo.formats._onnx_layers import ACTIVATIONS
 from ifgo.layers import (
     ActivationLayer,
@@ -164,12 +167,12 @@ def _recurrent(layer: Recurrent, found: Findings) -> None:
     for name in ("clip_z", "coupling"):
         if len({getattr(cell, name) for cell in cells}) > 1:
             found.refused.append(f"{where}: {name} differs between its directions")
-    biased = any(cell.bias_ih is not None or cell.bias_hh is not None for cell in cells)
+    biased = any(_has_bias(cell, name) for cell in cells for name in _BIASES)
     peeps = any(cell.peephole is not None for cell in cells)
     for direction, cell in layer.cells.items():
         place = where if len(cells) == 1 else f"{where}, {direction}"
         _cell(cell, place, found)
-        missing = [n for n in ("bias_ih", "bias_hh") if biased and getattr(cell, n) is None]
+        missing = [n for n in _BIASES if biased and not _has_bias(cell, n)]
         missing += ["peephole"] if peeps and cell.peephole is None else []
         for name in missing:
             found.folded.append(f"{place}: no {name} is written as zeros")
@@ -182,13 +185,14 @@ def _cell(cell: LSTMCell, where: str, found: Findings) -> None:
         "clip_cell": "clip_cell",
         "clip_projection": "clip_projection",
         "layer_norm": "layer norm",
-        "input_norm": "batch norm inside the cell",
-        "hidden_norm": "batch norm inside the cell",
     }
     reasons = dict.fromkeys(
         words for name, words in fields.items() if getattr(cell, name) is not None
     )
     found.refused.extend(f"{where}: {words}" for words in reasons)
+    for side, norm in (("ih", cell.input_norm), ("hh", cell.hidden_norm)):
+        if norm is not None:
+            _norm(cell, side, norm, where, found)
     if cell.coupling == "i=1-f":
         if cell.activations[0] == SIGMOID:
             found.lost.append(
@@ -204,23 +208,55 @@ def _cell(cell: LSTMCell, where: str, found: Findings) -> None:
         _parameters(activation, where, found)
 
 
+_BIASES = {"bias_ih": "input_norm", "bias_hh": "hidden_norm"}
+"""Bias → the batch norm whose mean becomes part of it."""
+
+
+def _has_bias(cell: LSTMCell, name: str) -> bool:
+    return any(getattr(cell, n) is not None for n in (name, _BIASES[name]))
+
+
+def _norm(cell: LSTMCell, side: str, norm: MatrixNorm, where: str, found: Findings) -> None:
+    weight: Array = getattr(cell, f"weight_{side}")
+    what = f"{where}: batch norm of weight_{side}"
+    if weight.dtype != np.float32:
+        found.refused.append(f"{what} with {weight.dtype} weights (folding rounds to float32)")
+        return
+    try:
+        folded, _ = folded_norm(weight, None, norm, where)
+    except UnsupportedError as error:
+        found.refused.append(f"{what} ({error.what})")
+        return
+    exact = weight.astype(np.float64) * norm_gain(norm)[:, None]
+    error = float((np.abs(folded - exact) / np.spacing(np.abs(folded))).max())
+    words = f"is folded into its rows and its bias, rounded once ({error:.2g} ulp)"
+    found.folded.append(f"{what} {words}")
+
+
 def plain(cell: LSTMCell) -> LSTMCell:
-    """The cell that ONNX holds: forget_bias added to bias_ih, rounded once; the coupling i=1-f as
-    an input gate of its own, sigmoid(-z) = 1 - sigmoid(z)."""
+    """The cell that ONNX holds: batch norms folded, rounded once; forget_bias added to bias_ih,
+    rounded once; the coupling i=1-f as an input gate of its own, sigmoid(-z) = 1 - sigmoid(z)."""
     units = cell.hidden_size
     forget = slice(units, 2 * units)
+    for side, name in (("ih", "input_norm"), ("hh", "hidden_norm")):
+        norm: MatrixNorm | None = getattr(cell, name)
+        if norm is not None:
+            given = getattr(cell, f"weight_{side}"), getattr(cell, f"bias_{side}")
+            weight, bias = folded_norm(*given, norm, f"batch norm of {side}")
+            parts: dict[str, Any] = {f"weight_{side}": weight, f"bias_{side}": bias, name: None}
+            cell = replace(cell, **parts)
     if cell.forget_bias:
         old = cell.bias_ih
         bias = np.zeros(4 * units, cell.weight_ih.dtype) if old is None else old.copy()
         bias[forget] = (bias[forget].astype(np.float64) + cell.forget_bias).astype(bias.dtype)
         cell = replace(cell, bias_ih=bias, forget_bias=0.0)
     if cell.coupling == "i=1-f":
-        parts: dict[str, Array] = {}
+        gates: dict[str, Array] = {}
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole"):
             old = getattr(cell, name)
             if old is not None:
-                parts[name] = old.copy()
+                gates[name] = old.copy()
                 of_forget = old[1] if name == "peephole" else old[forget]
-                parts[name][0 if name == "peephole" else slice(units)] = -of_forget
-        cell = replace(cell, coupling=None, **parts)
+                gates[name][0 if name == "peephole" else slice(units)] = -of_forget
+        cell = replace(cell, coupling=None, **gates)
     return cell
