@@ -23,8 +23,6 @@ from ifgo.cell import LSTMCell
 from ifgo.layers import Dense, LastStep, Recurrent
 from ifgo.model import FeatureInput, Model
 
-FULL = bool(os.environ.get("IFGO_SLOW"))
-
 
 @dataclass(frozen=True)
 class Mutant:
@@ -77,13 +75,18 @@ def written(name: str) -> Format:
 # -- damage that any file can suffer ----------------------------------------------------------
 
 
-def damaged(form: Format, folder: Path) -> Iterator[Mutant]:
-    """Every file of the intact model cut, flipped, overwritten, doubled, emptied and swapped."""
+def damaged(form: Format, folder: Path, *, full: bool = False) -> Iterator[Mutant]:
+    """Every file of the intact model cut, flipped, overwritten, doubled, emptied and swapped.
+
+    full: at every offset of a small file, and thousands of times each; else about a hundred in all.
+    """
     path = form.intact(folder)
     files = sorted(f for f in folder.rglob("*") if f.is_file())
     for file in files:
         data, place = file.read_bytes(), file.relative_to(folder)
-        for what, changed in _changes(data, random.Random(f"{form.name} {place}"), len(files)):
+        for what, changed in _changes(
+            data, random.Random(f"{form.name} {place}"), 0 if full else len(files)
+        ):
 
             def write(
                 target: Path,
@@ -112,24 +115,24 @@ def damaged(form: Format, folder: Path) -> Iterator[Mutant]:
 def _changes(
     data: bytes, rng: random.Random, share: int
 ) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """share: how many files the reduced corpus is spread over."""
+    """share: how many files the reduced corpus is spread over, 0 for the full one."""
     size = len(data)
-    step = 1 if FULL and size < 4096 else max(1, size * share // (400 if FULL else 40))
+    step = max(1, size * share // 40) if share else max(1, size // 4096)
     for end in range(0, size, step):
         yield f"cut at {end}", partial(_slice, data, end)
-    for _ in range(1500 if FULL else 60 // share):
+    for _ in range(60 // share if share else 1500):
         bit = rng.randrange(8 * size)
         yield f"bit {bit} flipped", partial(_flip, data, [bit])
-    for k in range(300 if FULL else 20 // share):
+    for k in range(20 // share if share else 300):
         bits = [rng.randrange(8 * size) for _ in range(rng.randrange(2, 30))]
         yield f"many bits flipped {k}", partial(_flip, data, bits)
-    for _ in range(200 if FULL else 20 // share):
+    for _ in range(20 // share if share else 200):
         start = rng.randrange(size)
         length = rng.choice([1, 2, 4, 8, 16])
         filler = rng.choice([b"\x00", b"\xff", b"\x7f", b"\x80", b"9", b"["])
         part = filler * length
         yield f"{part!r} over {start}", partial(_over, data, start, part)
-    for _ in range(100 if FULL else 10 // share):
+    for _ in range(10 // share if share else 100):
         start, end = sorted(rng.randrange(size + 1) for _ in range(2))
         yield f"{start}:{end} doubled", partial(_doubled, data, start, end)
         yield f"{start}:{end} left out", partial(_without, data, start, end)

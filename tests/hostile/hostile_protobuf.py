@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from corpus import FULL
-
 
 def varint(value: int, pad: int = 0) -> bytes:
     """`value`, with `pad` bytes more than it needs."""
@@ -89,5 +87,4 @@ def cases(whole: bytes) -> Iterator[tuple[str, Callable[[], bytes]]]:
     }
     for name, content in beside.items():
         yield name, lambda content=content: whole + content
-        if FULL:
-            yield f"{name} before it", lambda content=content: content + whole
+        yield f"{name} before it", lambda content=content: content + whole

@@ -35,6 +35,13 @@ def test_damaged(worker: Worker, form: Format, tmp_path: Path) -> None:
     hold(worker, form, damaged(form, tmp_path), 100)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_damaged_in_full(worker: Worker, form: Format, tmp_path: Path) -> None:
+    """The same at every offset, and thousands of times."""
+    hold(worker, form, damaged(form, tmp_path, full=True), 2000)
+
+
 def test_a_format_by_its_writer(tmp_path: Path) -> None:
     """What stands in for a reader that has not joined yet."""
     form = written("native")
