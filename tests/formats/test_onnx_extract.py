@@ -418,3 +418,31 @@ def test_a_recurrence_without_axes(tmp_path: Path) -> None:
     )
     refusal = listed(made, tmp_path).refusal
     assert refusal == "node 'n_Y': R has shape (), expected (D, 4H, H)"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Concat", "h x", "h", axis=1)],
+        [node("Identity", f"z{k}", f"z{k + 1}") for k in range(2000)]
+        + [node("Expand", "z2000 s", "h")],
+        [node("Concat", f"d{k} d{k}", f"d{k + 1}", axis=1) for k in range(60)]
+        + [node("Identity", "d60", "h")],
+    ],
+    ids=["loop", "depth", "doubling"],
+)
+def test_states_that_would_take_forever(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
+    """What is not found out quickly is an input."""
+    made = one_lstm(inputs="x W R B - h h")
+    made.graph.node.insert(0, node("Shape", "x", "s"))
+    made.graph.node.insert(1, node("ConstantOfShape", "s", "z0"))
+    made.graph.node.insert(2, node("Neg", "x", "d0"))
+    for k, extra in enumerate(nodes):
+        made.graph.node.insert(3 + k, extra)
+    path = save(made, tmp_path)
+    (found,) = formats.list_layers(path).layers
+    assert found.options == "initial state: input"
+    assert [entry.name for entry in formats.load(path, select="n_Y").inputs[1:]] == [
+        "n_Y.initial_h",
+        "n_Y.initial_c",
+    ]

@@ -34,6 +34,9 @@ _STATES: Final = {5: "h", 6: "c"}
 _MAX_SETTLED: Final = 200
 """Most tensors that are looked at to know what initial states are; exporters take about 10 each."""
 
+MAX_PATH: Final = 64
+"""Moves between zeros and an initial state; exporters write fewer than ten."""
+
 Bound = Mapping[str, NDArray[Any]]
 
 
@@ -56,15 +59,16 @@ def extract(graph: Graph, bound: Bound, select: str | Sequence[str], path: str) 
 def _inner(node: Node) -> list[str]:
     """Operators in the bodies of a node, as "LSTM in Loop"."""
     bodies = [b for a in node.attributes.values() for b in (a.g, *a.graphs) if b.node]
-    return [f"{op} in {printable(node.op, 40)}" for body in bodies for op in _operators(body, 8)]
+    return [f"{op} in {printable(node.op, 40)}" for body in bodies for op in _operators(body)]
 
 
-def _operators(body: GraphProto, depth: int) -> list[str]:
+def _operators(body: GraphProto) -> list[str]:
+    """Its operators and those of the bodies inside; protobuf bounds how deep they are."""
     found: list[str] = []
     for node in body.node:
         found.append(printable(str(node.op_type), 40))
         inner = [b for a in node.attribute for b in (a.g, *a.graphs) if b.node]
-        found += [op for b in inner if depth for op in _operators(b, depth - 1)]
+        found += [op for b in inner for op in _operators(b)]
     return found
 
 
@@ -96,6 +100,8 @@ class _Cut:
         }
         self.names = {node.position: name for name, node in self.nodes.items()}
         self.constants = Walk(graph, bound)
+        self._states: dict[str, str | None] = {}
+        self._path: list[str] = []
         self.settled: dict[str, str | None] = {}
 
     # -- listing ----------------------------------------------------------------------------
@@ -230,6 +236,15 @@ class _Cut:
         return self.settled.get(name)
 
     def _settles(self, name: str) -> str | None:
+        if name not in self._states:
+            self._states[name] = None  # what comes back to itself is no constant
+            if len(self._path) < MAX_PATH:
+                self._path.append(name)
+                self._states[name] = self._settle(name)
+                self._path.pop()
+        return self._states[name]
+
+    def _settle(self, name: str) -> str | None:
         if self.constants.fold(name) is not None:
             return name
         maker = self.makers.get(name)
