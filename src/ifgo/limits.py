@@ -70,3 +70,6 @@ MAX_MESSAGES = 2**17
 
 MAX_PACKED_BYTES = 16 * 1024**2
 """What packed integers of a protobuf file may take beyond twice its size."""
+
+MAX_PICKLE_STEPS = 2**17
+"""Most instructions of a pickle: an array takes about 30, and reading one costs microseconds."""

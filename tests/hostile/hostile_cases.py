@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import hostile_darknet
+import hostile_dlfs2
 import hostile_native
 import hostile_onnx
 import hostile_raw
@@ -25,6 +26,7 @@ OWN: Final = (
     hostile_raw.RAW_TEXT,
     hostile_onnx.ONNX,
     hostile_darknet.DARKNET,
+    hostile_dlfs2.DLFS2,
 )
 """A new reader joins here."""
 

@@ -63,6 +63,13 @@ _WRITING: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "help": "Fork that shall read a Darknet DST [default: pjreddie].",
         },
     ),
+    "dtype": (
+        "--to-dtype",
+        {
+            "type": click.Choice(["float16", "float32"]),
+            "help": "Numbers of a dlfs2 DST [default: float16, as the book saves them].",
+        },
+    ),
 }
 """Option of formats.save → its name on the command line, and how it is offered."""
 
