@@ -93,11 +93,18 @@ class Emission:
     model: Model
     weights: Weights = "embedded"
     max_steps: int = 20
+    variant: c99.Variant = "exact"
 
     def write(self, folder: Path) -> c99.Emitted:
         """Emit model.h, model.c and main.c into `folder`."""
         steps = None if self.model.streamable else self.max_steps
-        emitted = c99.emit(self.model, weights=self.weights, main=True, max_steps=steps)
+        emitted = c99.emit(
+            self.model,
+            weights=self.weights,
+            main=True,
+            max_steps=steps,
+            variant=self.variant,
+        )
         for name, text in emitted.files.items():
             (folder / name).write_text(text)
         return emitted
@@ -112,8 +119,9 @@ ALL = [
     *(Emission(case.name, case.make(Draw(24))) for case in CASES),
     Emission("stacked_from_files", conformance("stacked_16_16_16_dense"), "files"),
     Emission("softmax_from_files", conformance("dense_softmax"), "files"),
+    Emission("contracted", conformance("layer_norm"), variant="contracted"),
 ]
-"""Every conformance case, and what takes its weights at run time."""
+"""Every conformance case, what takes its weights at run time, and the contracted variant."""
 
 FEW = [
     emission
@@ -129,6 +137,7 @@ FEW = [
         "masking_bidirectional",
         "sequence_of_one_step",
         "softmax_from_files",
+        "contracted",
     }
 ]
 """A selection that reaches every template and every helper that has a loop or a union."""
