@@ -19,7 +19,7 @@ from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
 from ifgo.text import quote
 
-FORMATS: Final = ("native", "raw", "onnx", "darknet", "dlfs2")
+FORMATS: Final = ("native", "raw", "onnx", "darknet", "dlfs2", "tflite")
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
 Stack = Literal["stacked", "hidden-as-sequence"]

@@ -8,7 +8,7 @@ to constants. The outputs are those of the last chosen node.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -44,16 +44,22 @@ def listing(graph: Graph, bound: Bound) -> Listing:
     """Every LSTM node, those in bodies of If, Loop and Scan by count only."""
     cut = _Cut(graph, bound)
     found = tuple(cut.found(name) for name in cut.nodes)
-    others = [node.op for node in graph.nodes if node.op != "LSTM"]
+    others = _kinds(node for node in graph.nodes if node.op != "LSTM")
     for node in graph.nodes:
         others += _inner(node)
-    return Listing("onnx", found, counted(others))
+    return Listing(graph.framework, found, counted(others))
 
 
 def extract(graph: Graph, bound: Bound, select: str | Sequence[str], path: str) -> Model:
     """The chosen nodes as a model. Raises UsageError where they are unknown or no chain."""
     cut = _Cut(graph, bound)
     return cut.model(chosen(select, list(cut.nodes)), path)
+
+
+def _kinds(nodes: Iterable[Node]) -> list[str]:
+    """Operators of the file: each node, or those that nodes are parts of."""
+    found = {node.name if node.kind else node.position: node.kind or node.op for node in nodes}
+    return list(found.values())
 
 
 def _inner(node: Node) -> list[str]:
@@ -119,6 +125,8 @@ class _Cut:
 
     def _sizes(self, node: Node) -> tuple[int | None, int | None]:
         """input_size and hidden_size by W, where that is known."""
+        if node.layer is not None:
+            return node.layer.cell.input_size, node.layer.hidden_size
         try:
             shape = self._constant(node, 1).shape
         except IfgoError:
@@ -166,7 +174,7 @@ class _Cut:
         walk = Walk(graph, self.bound)
         walk.run()
         positions = {node.position for node in inside}
-        rest = [node.op for node in self.graph.nodes if node.position not in positions]
+        rest = _kinds(node for node in self.graph.nodes if node.position not in positions)
         words = ", ".join(quoted(self.names[node.position]) for node in nodes)
         walk.chain.notes.append(f"selected {words}")
         walk.chain.notes.append(left_out(counted(rest), "node"))
@@ -186,18 +194,26 @@ class _Cut:
 
     def _sequence(self, node: Node) -> GraphInput:
         """X of a node as an input with open time and batch."""
-        weight = self._constant(node, 1)
-        if weight.ndim != 3:
-            raise FormatError(
-                f"W has shape {weight.shape}", where=node.where, expected="(D, 4H, I)"
-            )
+        if node.refusal is not None:
+            raise node.refusal
+        if node.layer is not None:
+            width, dtype = node.layer.cell.input_size, node.layer.cell.weight_ih.dtype
+        else:
+            weight = self._constant(node, 1)
+            if weight.ndim != 3:
+                raise FormatError(
+                    f"W has shape {weight.shape}", where=node.where, expected="(D, 4H, I)"
+                )
+            width, dtype = weight.shape[2], weight.dtype
         time, batch = Length.named(".time"), Length.named(".batch")
         layout = node.attributes.get("layout")
         order = (batch, time) if layout is not None and layout.i == 1 else (time, batch)
-        return GraphInput(node.inputs[0], weight.dtype, (*order, weight.shape[2]))
+        return GraphInput(node.inputs[0], dtype, (*order, width))
 
     def _rewired(self, node: Node, entries: dict[str, GraphInput]) -> Node:
         """The node with its states constant, left out, or inputs; lengths are always an input."""
+        if node.layer is not None:
+            return node
         inputs = list(node.inputs)
         for position in _WEIGHTS:
             if position in _REQUIRED or (position < len(inputs) and inputs[position]):

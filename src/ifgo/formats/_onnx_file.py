@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ifgo import files, limits
-from ifgo.errors import FormatError, UnsupportedError
+from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._onnx_value import Length, Size, is_real
 from ifgo.formats._onnx_wire import is_affordable
+from ifgo.layers import Recurrent
 
 KNOWN_OPSET = 28
 """Newest operator set whose operators have the meaning this reader knows."""
@@ -67,7 +68,10 @@ class Node:
     """One operator of the graph. An empty input or output name means that it is left out.
 
     op: "LSTM"; with its domain, as "com.microsoft.Attention", where that is not the standard one
-    (domain is "" there).
+    (domain is "" there). In a graph of another format: layer, the whole layer where its LSTM is not
+    that of ONNX (its only input is X, its output (T, B, P), both turned where attribute layout is
+    1), with the source of each of its fields; refusal, raised where the node is needed; kind, the
+    operator of the file that the node is a part of.
     """
 
     op: str
@@ -77,6 +81,10 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, AttributeProto]
     domain: str = ""
+    layer: Recurrent | None = None
+    sources: dict[str, str] = field(default_factory=dict[str, str])
+    refusal: IfgoError | None = None
+    kind: str = ""
 
     @property
     def where(self) -> str:
@@ -95,7 +103,10 @@ class GraphInput:
 
 @dataclass(frozen=True)
 class Graph:
-    """What the reader needs of a file. constants are converted when asked for."""
+    """What the reader needs of a file. constants are converted when asked for.
+
+    framework: whose graph it is, as a Provenance names it.
+    """
 
     nodes: tuple[Node, ...]
     inputs: dict[str, GraphInput]
@@ -104,6 +115,7 @@ class Graph:
     producer: str
     folder: Path
     _tensors: dict[str, TensorProto] = field(repr=False)
+    framework: str = field(default="onnx", kw_only=True)
 
     def is_constant(self, name: str) -> bool:
         """Whether an initializer has this name."""

@@ -88,7 +88,10 @@ def _rules(a: Arguments) -> _Rules:
 
 
 def recurrent(chain: Chain, a: Arguments) -> list[Value]:
-    """The outputs Y, Y_h and Y_c of an LSTM node, whose layer joins the chain."""
+    """The outputs Y, Y_h and Y_c of an LSTM node, whose layer joins the chain; Y alone where the
+    node comes with its layer."""
+    if a.node.layer is not None:
+        return [_ready(chain, a, a.node.layer)]
     rules = _rules(a)
     count = len(rules.directions)
     recurrence = _weights(a.value(2), "R", (count, "4H", "H"))
@@ -126,6 +129,22 @@ def recurrent(chain: Chain, a: Arguments) -> list[Value]:
     )
     chain.slots.extend(Slot(made, g.part, g.ids) for g in given)
     return _outputs(chain, made, count, hidden, x.axes[0], x.axes[1], rules.layout)
+
+
+def _ready(chain: Chain, a: Arguments, layer: Recurrent) -> Value:
+    layout = a.attributes.integer("layout", 0) or 0
+    stream, x, _, _ = _sequence(chain, a.value(0), layer.cell.input_size, layout)
+    if stream.dtype != layer.cell.weight_ih.dtype:
+        raise FormatError(
+            f"X is {stream.dtype.name}, its weights are {layer.cell.weight_ih.dtype.name}",
+            expected="one type",
+        )
+    width = layer.output_size(stream.width)
+    made = chain.open(
+        "sequence", width, stream.dtype, parent=stream, layer=layer, sources=a.node.sources
+    )
+    y = chain.laid_out(made, (1, 1, width), (*x.axes[:2], ()))
+    return transpose(y, (1, 0, 2)) if layout else y
 
 
 def _outputs(

@@ -91,7 +91,7 @@ def assemble(graph: Graph, walk: Walk, path: str) -> Model:
         layers=built,
         outputs=tuple(outputs),
         provenance=Provenance(
-            framework="onnx",
+            framework=graph.framework,
             version=graph.producer,
             path=path,
             notes=tuple(dict.fromkeys(walk.chain.notes)),

@@ -198,6 +198,8 @@ class Walk:
     # -- nodes ------------------------------------------------------------------------------
 
     def _visit(self, node: Node) -> None:
+        if node.refusal is not None:
+            raise node.refusal
         _require_standard(node)
         inputs = [self._value(name) if name else None for name in node.inputs]
         a = Arguments(node, inputs, self.graph.opset, self._budget)
