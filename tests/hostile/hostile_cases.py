@@ -16,6 +16,7 @@ import hostile_dlfs2
 import hostile_native
 import hostile_onnx
 import hostile_raw
+import hostile_tflite
 from corpus import Format, Mutant, written
 
 from ifgo import formats
@@ -27,6 +28,7 @@ OWN: Final = (
     hostile_onnx.ONNX,
     hostile_darknet.DARKNET,
     hostile_dlfs2.DLFS2,
+    hostile_tflite.TFLITE,
 )
 """A new reader joins here."""
 

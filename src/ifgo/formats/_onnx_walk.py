@@ -74,6 +74,8 @@ class Walk:
         return None if any(found.axes) or found.data.dtype.kind == "O" else found.data
 
     def _located_visit(self, node: Node) -> None:
+        if node.refusal is not None:
+            raise node.refusal
         try:
             self._visit(node)
         except IfgoError as error:
@@ -198,8 +200,6 @@ class Walk:
     # -- nodes ------------------------------------------------------------------------------
 
     def _visit(self, node: Node) -> None:
-        if node.refusal is not None:
-            raise node.refusal
         _require_standard(node)
         inputs = [self._value(name) if name else None for name in node.inputs]
         a = Arguments(node, inputs, self.graph.opset, self._budget)

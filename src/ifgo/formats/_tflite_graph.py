@@ -109,8 +109,9 @@ class Translation:
         label = f"{operator.kind} #{operator.position}"
         if operator.kind in _LSTMS:
             self._recurrent(operator)
-        elif handler is not None:
-            self._check_types(operator)
+            return
+        self._check_types(operator)
+        if handler is not None:
             handler(self, operator, label)
         else:
             inputs, outputs = self._names(operator.inputs), self._names(operator.outputs)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo import gates, limits
-from ifgo.activations import LINEAR, RELU, SIGMOID, TANH, Activation
+from ifgo.activations import RELU, SIGMOID, TANH, Activation
 from ifgo.cell import LayerNorm, LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._tflite_file import File, Operator, Tensor
@@ -25,8 +25,9 @@ BIDIRECTIONAL: Final = "BIDIRECTIONAL_SEQUENCE_LSTM"
 
 LAYOUT: Final = gates.LSTM_LAYOUTS["tflite"]
 
-ACTIVATIONS: Final[dict[int, Activation]] = {0: LINEAR, 1: RELU, 4: TANH}
-"""fused_activation_function of an LSTM → ours."""
+ACTIVATIONS: Final[dict[int, Activation]] = {1: RELU, 4: TANH}
+"""fused_activation_function of an LSTM → ours. With NONE the runtime multiplies the output gate by
+memory that it never wrote."""
 
 ACTIVATION_NAMES: Final = {
     0: "NONE",
@@ -194,7 +195,7 @@ class _Side:
         if found is None:
             raise UnsupportedError(
                 f"fused_activation_function is {ACTIVATION_NAMES.get(number, number)}",
-                expected="TANH, RELU or NONE",
+                expected="TANH or RELU",
             )
         return found
 

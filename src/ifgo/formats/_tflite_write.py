@@ -240,7 +240,7 @@ class _Flat(Plan):
         self.width = layer.output_size(first.input_size)
         numbers = {ours: number for number, ours in ACTIVATIONS.items()}
         shared: dict[str, Any] = {
-            "FusedActivationFunction": numbers.get(first.activations[1], 0),
+            "FusedActivationFunction": numbers.get(first.activations[1], 4),
             "CellClip": self.clip(name, "clip_cell", first.clip_cell),
             "ProjClip": self.clip(name, "clip_projection", first.clip_projection),
             "TimeMajor": self.time_major,
