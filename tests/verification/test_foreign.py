@@ -414,3 +414,62 @@ def test_layers_are_compared_one_by_one_where_no_file_holds_the_model() -> None:
     assert rows[-1].note == (
         "ONNX cannot hold: layer a: merge sum; layer b: a projection (proj_size)"
     )
+
+
+# -- files whose outputs keep the axes of the node ----------------------------------------------
+
+
+def node_file(path: Path, direction: str, layout: int, result: str, *, more: bool = False) -> Path:
+    """One LSTM node, H=3, I=2, whose Y or Y_h is the output of the graph as it is."""
+    sides = 2 if direction == "bidirectional" else 1
+    random = np.random.default_rng(7)
+    weights = {
+        name: random.normal(size=(sides, *shape)).astype(np.float32)
+        for name, shape in {"W": (12, 2), "R": (12, 3)}.items()
+    }
+    node = helper.make_node(
+        "LSTM", ["X", "W", "R"], ["Y", "Y_h"], hidden_size=3, direction=direction, layout=layout
+    )
+    nodes = [node]
+    if more:
+        nodes.append(helper.make_node("Relu", [result], ["end"]))
+    float32 = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("X", float32, ["t", "b", 2])],
+        [helper.make_tensor_value_info("end" if more else result, float32, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_the_output_of_a_node_is_compared_as_it_is(direction: str, tmp_path: Path) -> None:
+    path = node_file(tmp_path / "node.onnx", direction, 0, "Y")
+    found = verify(path, against=("onnxruntime",))
+    assert found.ok
+    rows = {f.layer: f.verdict for f in foreign(found, "onnxruntime")}
+    assert (rows["output"], rows["whole graph"]) == ("within local bound", "within global bound")
+
+
+def test_an_output_of_other_axes_is_said_not_to_be_compared(tmp_path: Path) -> None:
+    path = node_file(tmp_path / "node.onnx", "bidirectional", 0, "Y", more=True)
+    (row,) = [
+        f
+        for f in foreign(verify(path, against=("onnxruntime",)), "onnxruntime")
+        if f.layer == "whole graph"
+    ]
+    assert (row.verdict, row.note) == (
+        "not compared",
+        "the output has shape (32, 2, 2, 3) in the file",
+    )
+
+
+def test_states_that_a_model_must_be_given_are_seeded_with_its_input(cc: str) -> None:
+    layer = Recurrent("a", draw_cell(np.random.default_rng(1), 2, 3), initial=InitialState("input"))
+    slots = (StateSlot("a", "h"), StateSlot("a", "c"))
+    inputs = (FeatureInput(2), *(StateInput(f"{slot.part}0", (slot,)) for slot in slots))
+    assert verify(Model(inputs, (layer,)), against=("c99", "onnxruntime")).ok

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ifgo import backends, formats, states
 from ifgo.errors import UsageError
 from ifgo.model import Model, TokenInput
+from ifgo.states import State
 from ifgo.verification.findings import Finding
 from ifgo.verification.report import Verification
 
@@ -45,9 +46,10 @@ def verify(
 ) -> Verification:
     """Compare runtimes on `model` (or the model in that file).
 
-    x: as Model.run takes it; a seeded input where None. against: names of RUNTIMES. state: as
-    Model.run takes it. Raises UsageError on an unknown runtime, an argument of the wrong type or
-    an input that does not fit, ToolError where a runtime is not installed.
+    x: as Model.run takes it; a seeded input where None, and then seeded initial states too where
+    the model needs them. against: names of RUNTIMES. state: as Model.run takes it. Raises
+    UsageError on an unknown runtime, an argument of the wrong type or an input that does not fit,
+    ToolError where a runtime is not installed.
     """
     from ifgo.lower import lower
     from ifgo.reference.interpret import execute
@@ -63,6 +65,8 @@ def verify(
     loaded = model if isinstance(model, Model) else formats.load(model)
     if x is None:
         x = sample_input(loaded, *_declared(loaded, against))
+        if state is None:
+            state = sample_state(loaded, x.shape[0])
     ready = backends.prepare(loaded, x)
     start = states.complete(loaded, ready.x.shape[0], state, np.float32)
     done = execute(lower(loaded), ready.x, start, trace=True)
@@ -133,3 +137,18 @@ def sample_input(model: Model, batch: int | None = None, steps: int | None = Non
     x[0, : steps // 4] = 0.0
     x[-1, steps // 2] = 40.0
     return x
+
+
+def sample_state(model: Model, batch: int) -> State:
+    """Seeded initial states for the layers that are given theirs, below 1 in magnitude."""
+    random = np.random.default_rng(2025)
+    given = {
+        f"{part}{k}"
+        for k, r in enumerate(model.recurrent)
+        for part in "hc"
+        if r.initial.kind == "input"
+    }
+    shapes = states.shapes(model, batch)
+    return {
+        key: random.uniform(-1, 1, shapes[key]).astype(np.float32) for key in shapes if key in given
+    }

@@ -66,13 +66,14 @@ class Node:
 class Ran:
     """A file and what ONNX Runtime made of it; nodes in order.
 
-    y: (B, T, ·) or (B, ·), None where the model puts out final states alone.
+    y: (B, T, ·) or (B, ·), None where there is none to compare, and `without` says why.
     """
 
     y: NDArray[Any] | None
     nodes: list[Node]
     opset: int
     ir_version: int
+    without: str = ""
 
 
 @dataclass
@@ -140,19 +141,20 @@ def run(file: GraphFile, model: Model, x: NDArray[Any], start: State) -> Ran:
     batches = [x]
     if model.input.axes == "T" or declared(model)[0] == 1:
         batches = [row[None] for row in x]
-    pieces: list[tuple[NDArray[Any] | None, dict[str, NDArray[Any]]]] = []
+    pieces: list[tuple[NDArray[Any] | str, dict[str, NDArray[Any]]]] = []
     for k, part in enumerate(batches):
         begin = start if len(batches) == 1 else {key: a[:, k : k + 1] for key, a in start.items()}
         fed = _feeds(model, plain, part, begin)
-        pieces.append((_main(plain, model, fed), _values(seen, wanted, fed)))
-    ends = [piece[0] for piece in pieces if piece[0] is not None]
+        pieces.append((_main(plain, model, proto, fed), _values(seen, wanted, fed)))
+    ends = [end for end, _ in pieces if not isinstance(end, str)]
     y = np.concatenate(ends) if ends else None
+    without = next((end for end, _ in pieces if isinstance(end, str)), "")
     nodes = [
         Node(names.proto, names.weights(pieces[0][1]), names.whole([p[1] for p in pieces]))
         for names in wanted
     ]
     versions = {entry.domain: entry.version for entry in proto.opset_import}
-    return Ran(y, nodes, versions.get("", versions.get("ai.onnx", 17)), proto.ir_version)
+    return Ran(y, nodes, versions.get("", versions.get("ai.onnx", 17)), proto.ir_version, without)
 
 
 # -- what is fetched --------------------------------------------------------------------------
@@ -259,15 +261,32 @@ def _feeds(model: Model, runtime: Any, x: NDArray[Any], start: State) -> dict[st
     }
 
 
-def _main(runtime: Any, model: Model, fed: Arrays) -> NDArray[Any] | None:
-    """The main output as (B, T, ·) or (B, ·)."""
+def _main(runtime: Any, model: Model, proto: onnx.ModelProto, fed: Arrays) -> NDArray[Any] | str:
+    """The main output as (B, T, ·) or (B, ·), or why it is not compared."""
     main = next((o for o in model.outputs if o.role in ("sequence", "last")), None)
     if main is None:
-        return None
+        return "the model puts out final states alone"
     (y,) = _run(runtime, [main.name], fed)
-    if main.axes == "T" or model.input.axes == "T":
-        y = y[None]
-    return np.swapaxes(y, 0, 1) if main.role == "sequence" and main.axes == "TB" else y
+    single = main.axes == "T" or model.input.axes == "T"
+    axes = _node_axes(proto, main.name)
+    if not axes:
+        axes = f"{main.axes}H" if main.role == "sequence" else "H" if single else "BH"
+    if len(axes) != y.ndim:
+        return f"the output has shape {y.shape} in the file"
+    if "B" not in axes:
+        y, axes = y[None], f"B{axes}"
+    y = y.transpose([axes.index(letter) for letter in "BTDH" if letter in axes])
+    return y.reshape(*y.shape[: 2 if "T" in axes else 1], -1)
+
+
+def _node_axes(proto: onnx.ModelProto, name: str) -> str:
+    """The axes of what an LSTM node itself puts out, D among them; nothing for other names."""
+    for node in proto.graph.node:
+        if node.op_type == "LSTM" and name in node.output[:2]:
+            first = any(a.name == "layout" and a.i == 1 for a in node.attribute)
+            of_y = name == node.output[0]
+            return ("BTDH" if of_y else "BDH") if first else ("TDBH" if of_y else "DBH")
+    return ""
 
 
 def _run(runtime: Any, names: list[str], fed: Arrays) -> list[NDArray[Any]]:

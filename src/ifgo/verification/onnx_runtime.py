@@ -94,7 +94,7 @@ def against_truth(model: Model, x: NDArray[Any], start: State, done: Execution) 
     inherits = any(not finding.holds for finding in findings)
     notes = "; ".join(file.notes)
     if ran.y is None:
-        return [*findings, _end(model).silent("the model puts out final states alone")]
+        return [*findings, _end(model).silent(ran.without)]
     if end is not None:
         y, value, off = (a if a.ndim == 3 else a[:, None] for a in (ran.y, end.value, end.off))
         errors = within(np.abs(y.astype(np.float64) - value), off)
