@@ -114,6 +114,9 @@ def test_the_table() -> None:
         "raw_b": "ifgo",
         "stm32_text": "ifgo",
         "haste": "igfo",
+        "rtneural": "ifgo",
+        "guitarml": "ifgo",
+        "nam": "ifgo",
     }
     assert LSTM_LAYOUTS["onnx"] == GateLayout("iofg", "rows", "stacked", "iof")
     assert LSTM_LAYOUTS["keras"] == GateLayout("ifgo", "columns", "one")

@@ -52,6 +52,9 @@ LSTM_LAYOUTS: Final[dict[str, GateLayout]] = {
     "raw_b": GateLayout("ifgo", "columns", "one"),
     "stm32_text": GateLayout("ifgo", "columns", "none"),
     "haste": GateLayout("igfo", "columns", "one"),
+    "rtneural": GateLayout("ifgo", "columns", "one"),
+    "guitarml": GateLayout("ifgo", "rows", "two"),
+    "nam": GateLayout("ifgo", "rows", "one"),
 }
 """Keyed by framework; every reader and writer takes its order from here."""
 

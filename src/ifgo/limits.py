@@ -27,7 +27,19 @@ MAX_NAME_CHARS = 256
 """Longest name of a layer, tensor or node that is kept."""
 
 MAX_JSON_BYTES = 1024**2
-"""Longest JSON description inside a native file."""
+"""Longest JSON description inside a native file, and the longest JSON that may hold anything."""
+
+MAX_JSON_FILE_BYTES = 64 * 1024**2
+"""Longest JSON model: MAX_JSON_VALUES numbers, each on an indented line of 60 characters."""
+
+MAX_JSON_VALUES = 2**20
+"""Most values in a JSON model, 36 bytes each once parsed: one layer of hidden_size 511."""
+
+MAX_JSON_LISTS = 2**16
+"""Most lists in a JSON model; each row of a matrix is one."""
+
+MAX_JSON_KEYS = 2**16
+"""Most keys, and most escapes in strings, of a JSON model; each may take 200 bytes."""
 
 MAX_TOML_BYTES = 128 * 1024
 """Longest model.toml: 64 layers with the longest names take half; parsing costs 400 times it."""

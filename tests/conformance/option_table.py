@@ -34,7 +34,14 @@ from ifgo.model import (
 from ifgo.targets import c99, cortex_m
 
 HEAD = ("option", "truth", "exact", "c99", "c99, weights as files", "cortex_m")
-FILES = {"native": "m.ifgo", "raw": "m.raw", "onnx": "m.onnx", "darknet": "m.weights"}
+FILES = {
+    "native": "m.ifgo",
+    "raw": "m.raw",
+    "onnx": "m.onnx",
+    "darknet": "m.weights",
+    "rtneural": "m.aidax",
+}
+"""Formats that hold chains of any layers; those of one fixed network would refuse these models."""
 BOARD = "mps3-an547"
 
 

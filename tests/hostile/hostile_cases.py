@@ -8,9 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import hostile_audio
 import hostile_darknet
 import hostile_dlfs2
 import hostile_native
@@ -29,6 +31,9 @@ OWN: Final = (
     hostile_darknet.DARKNET,
     hostile_dlfs2.DLFS2,
     hostile_tflite.TFLITE,
+    hostile_audio.RTNEURAL,
+    hostile_audio.GUITARML,
+    hostile_audio.NAM,
 )
 """A new reader joins here."""
 
@@ -42,6 +47,8 @@ NAMED: Final[dict[str, Callable[[Path, str], Path]]] = {
     "native": hostile_native.named,
     "raw": hostile_raw.named,
     "onnx": hostile_onnx.named,
+    "rtneural": partial(hostile_audio.named, "rtneural"),
+    "nam": partial(hostile_audio.named, "nam"),
 }
 """Format → writes the model of its intact file with a name in every place that takes one."""
 

@@ -19,7 +19,17 @@ from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
 from ifgo.text import quote
 
-FORMATS: Final = ("native", "raw", "onnx", "darknet", "dlfs2", "tflite")
+FORMATS: Final = (
+    "native",
+    "raw",
+    "onnx",
+    "darknet",
+    "dlfs2",
+    "tflite",
+    "rtneural",
+    "guitarml",
+    "nam",
+)
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
 Stack = Literal["stacked", "hidden-as-sequence"]

@@ -26,7 +26,7 @@ from safetensors.numpy import save as to_safetensors
 from ifgo import files, limits
 from ifgo.cell import Array
 from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
-from ifgo.formats import Report
+from ifgo.formats import Report, _json
 from ifgo.formats._native_codec import decode, encode
 from ifgo.model import Model
 from ifgo.text import cut, listed, quote
@@ -42,7 +42,6 @@ _DTYPES: Final = {"float16": "F16", "float32": "F32", "float64": "F64", "bfloat1
 """NumPy's name → safetensors' name."""
 
 _SNIFFED_BYTES: Final = 4096
-_DAMAGED: Final = "The file was changed or cut short after it was written; fetch or write it again"
 
 
 def sniff(path: Path) -> bool:
@@ -115,18 +114,18 @@ def _parse(data: bytes) -> Model:
             f"ends after {len(data)} bytes"
             + (f", inside a header of {length} bytes" if room >= 2 else ""),
             expected="a safetensors file: header length, header, tensors",
-            hint=_DAMAGED,
+            hint=_json.DAMAGED,
         )
     if length > limits.MAX_JSON_BYTES:
         raise FormatError(
             f"its header has {length} bytes", expected=f"at most {limits.MAX_JSON_BYTES}"
         )
-    header = _json(data[8 : 8 + length], "the header")
+    header = _json.parse(data[8 : 8 + length], "the header")
     try:
         entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
     except SafetensorError as error:
         raise FormatError(
-            f"is no whole safetensors file ({cut(error, 200)})", hint=_DAMAGED
+            f"is no whole safetensors file ({cut(error, 200)})", hint=_json.DAMAGED
         ) from None
     metadata = cast("dict[str, str]", header.get("__metadata__") or {})
     text = metadata.get("ifgo")
@@ -136,7 +135,8 @@ def _parse(data: bytes) -> Model:
             expected="a file that ifgo wrote",
             hint="Tensors alone do not say what to compute; convert the model from its framework",
         )
-    return _Payload(dict(entries)).model(_json(text, "the description"))
+    description = _json.parse(text.encode(errors="surrogatepass"), "the description")
+    return _Payload(dict(entries)).model(description)
 
 
 class _Payload:
@@ -163,7 +163,7 @@ class _Payload:
                 expected="version, sha256 and model",
             )
         if description["sha256"] != _digest(description["model"]):
-            raise FormatError("the description does not match its checksum", hint=_DAMAGED)
+            raise FormatError("the description does not match its checksum", hint=_json.DAMAGED)
         model = decode(description["model"], self.take)
         if self.left:
             names = listed(map(quote, sorted(self.left)))
@@ -173,10 +173,10 @@ class _Payload:
     def take(self, place: str, checksum: str) -> Array:
         entry = self.left.pop(place, None)
         if entry is None:
-            raise FormatError(f"tensor {place!r} is missing", hint=_DAMAGED)
+            raise FormatError(f"tensor {place!r} is missing", hint=_json.DAMAGED)
         dtype, shape, data = entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])
         if _checksum(dtype, shape, data) != checksum:
-            raise FormatError(f"tensor {place!r} does not match its checksum", hint=_DAMAGED)
+            raise FormatError(f"tensor {place!r} does not match its checksum", hint=_json.DAMAGED)
         return np.frombuffer(data, _dtype(dtype, place)).reshape(shape)
 
 
@@ -211,28 +211,3 @@ def _digest(tree: Any) -> str:
     except RecursionError:
         raise FormatError("the description nests too deep") from None
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _json(text: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object with unique keys and finite numbers only."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise FormatError(f"{what} has two keys {quote(key)}", expected="each key once")
-            found[key] = value
-        return found
-
-    def constant(token: str) -> Any:
-        raise FormatError(f"{what} holds {token}", expected="finite numbers")
-
-    try:
-        tree = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
-    except RecursionError:
-        raise FormatError(f"{what} nests too deep") from None
-    except ValueError as error:
-        raise FormatError(f"{what} is no JSON ({error})", hint=_DAMAGED) from None
-    if not isinstance(tree, dict):
-        raise FormatError(f"{what} is no JSON object", expected="an object in braces")
-    return cast(dict[str, Any], tree)

@@ -33,8 +33,14 @@ class Whole:
     bound: float
 
 
-def whole(model: Model, x: NDArray[Any], start: State) -> Whole:
-    """The output over x (B, T, I), or tokens (B, T), as any variant of the emitted C computes it.
+def whole(
+    model: Model,
+    x: NDArray[Any],
+    start: State,
+    accuracy: bounds.ActivationErrors = bounds.CONTRACTED,
+) -> Whole:
+    """The output over x (B, T, I), or tokens (B, T), as a runtime of that accuracy computes it: by
+    default any variant of the emitted C.
 
     Every layer and step adds the largest local bound of what leaves it, and one rounding of its
     input for the layers that are only a sum. Raises UnsupportedError where a layer has no bound.
@@ -42,7 +48,7 @@ def whole(model: Model, x: NDArray[Any], start: State) -> Whole:
     done = execute(lower(model), x, start, trace=True)
     added = 0.0
     for subject, layer, trace in compare.observed(model, done.traces, "exact", "truth"):
-        errors = compare.local_errors(layer, subject, trace, bounds.CONTRACTED)
+        errors = compare.local_errors(layer, subject, trace, accuracy)
         leaves = ("h", "c") if isinstance(layer, Recurrent) else ("y",)
         largest = np.max([errors[part].bound.max(axis=(0, 2)) for part in leaves], axis=0)
         added += float((largest + bounds.U * np.abs(trace["x"]).max(axis=(0, 2))).sum())

@@ -1,0 +1,262 @@
+"""RTNeural JSON, and AIDA-X files, which are RTNeural's with a skip and gains (FORMATS.md).
+
+{"in_shape": [...], "layers": [{"type", "activation", "shape", "weights", ...}]} with weights as
+Keras lays them out. What RTNeural computes counts, not what was trained: every layer runs once a
+sample, an LSTM has tanh and sigmoid and keeps its state from call to call.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+
+from ifgo import limits
+from ifgo.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH, Activation
+from ifgo.cell import Array, LSTMCell
+from ifgo.errors import FormatError, IfgoError, UnsupportedError
+from ifgo.formats import Report, _json
+from ifgo.formats._rtneural_write import write_file
+from ifgo.gates import LSTM_LAYOUTS, reorder
+from ifgo.layers import ActivationLayer, BatchNorm, Dense, Layer, Recurrent, Residual, Scale
+from ifgo.model import FeatureInput, Model, Provenance
+
+EXTENSIONS = (".json", ".aidax")
+READ_OPTIONS: tuple[str, ...] = ()
+WRITE_OPTIONS: tuple[str, ...] = ()
+
+ACTIVATIONS: Final = {
+    "": LINEAR,
+    "tanh": TANH,
+    "relu": RELU,
+    "sigmoid": SIGMOID,
+    "softmax": SOFTMAX,
+    "elu": Activation("elu", 1.0),
+}
+"""activation → ours; RTNeural knows no others."""
+
+_ROOT: Final = (
+    "in_shape",
+    "layers",
+    "in_skip",
+    "in_gain",
+    "out_gain",
+    "metadata",
+    "input_batch",
+    "output_batch",
+)
+"""All after the first two are AIDA-X's; its plug-ins leave the last three alone."""
+
+_KEYS: Final = ("type", "activation", "shape", "weights")
+_SILENT: Final = -90.0
+"""A gain of so many dB or fewer is 0 in AIDA-X."""
+
+
+def sniff(path: Path) -> bool:
+    """Whether `path` starts like a JSON object with "in_shape"."""
+    return b'"in_shape"' in _json.head(path)
+
+
+def read(path: Path) -> Model:
+    """The model in `path`, float32.
+
+    Raises FormatError where weights have another shape than the layer declares, UnsupportedError
+    naming a type, activation or key that ifgo does not read.
+    """
+    try:
+        return _model(_json.Fields(_json.read(path)), path)
+    except IfgoError as error:
+        raise error.located(str(path)) from None
+
+
+def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+    """Write `model` to `path`; a residual, AIDA-X's in_skip, into .aidax files alone.
+
+    Raises UnsupportedError naming, in one message, all that the format cannot hold. allow_lossy
+    permits zeros for absent biases and rounding to float32.
+    """
+    return write_file(model, path, ACTIVATIONS, allow_lossy=allow_lossy)
+
+
+def _model(root: _json.Fields, path: Path) -> Model:
+    root.only(*_ROOT)
+    size = inputs = _width(root, "in_shape", limits.MAX_INPUT_SIZE)
+    numbers = _json.Numbers()
+    names: dict[str, str] = {}
+    notes: list[str] = []
+    layers: list[Layer] = []
+    entries = root.list("layers")
+    if not 1 <= len(entries) <= limits.MAX_LAYERS:
+        raise FormatError(
+            f"has {len(entries)} layers", expected=f"1 to {limits.MAX_LAYERS} of them"
+        )
+    for k, values in enumerate(entries):
+        if not isinstance(values, dict):
+            raise FormatError(
+                f"layers holds {_json.shown(values)}", expected="objects in braces only"
+            )
+        made, last_only = _layer(k, _json.Fields(cast("dict[str, Any]", values)), size, numbers)
+        for layer in made:
+            size = layer.output_size(size)
+            names |= {f"{layer.name}.{array}": f"layers[{k}]" for array in layer.arrays}
+        layers += made
+        if last_only:
+            notes.append(
+                f"layer {k} (lstm) gave its last step alone in training; RTNeural gives every "
+                "step, and so does this model"
+            )
+    layers, prefix = _around(root, layers, inputs, size)
+    names = {prefix + ours: theirs for ours, theirs in names.items()}
+    if root.values.get("metadata") is not None:
+        notes += _json.notes_of(root.values["metadata"])
+    notes += [f"{key} is left out: a recording" for key in _ROOT[-2:] if key in root.values]
+    provenance = Provenance("rtneural", "", str(path), (*numbers.notes, *notes), names)
+    return Model((FeatureInput(inputs),), tuple(layers), provenance=provenance)
+
+
+def _around(
+    root: _json.Fields, layers: list[Layer], inputs: int, outputs: int
+) -> tuple[list[Layer], str]:
+    """The layers within AIDA-X's skip and gains, and the prefix their names got by it."""
+    prefix = ""
+    given = {key for key in ("in_skip", "in_gain", "out_gain") if root.values.get(key) is not None}
+    if given and outputs != 1:
+        raise UnsupportedError(
+            f"sets {' and '.join(sorted(given))}, and {outputs} values come out",
+            expected="one output, as AIDA-X has",
+        )
+    if "in_skip" in given and root.whole("in_skip", 0, 1):
+        whole: list[Layer] = [Residual("in_skip", tuple(layers), 1)]
+        layers, prefix = whole, "in_skip."
+    for key, width in (("in_gain", inputs), ("out_gain", 1)):
+        decibels = root.number(key) if key in given else 0.0
+        if decibels > 300:
+            raise root.wrong(key, "decibels, at most 300")
+        if decibels:
+            factor = np.ones(width, np.float32)
+            factor[0] = 10 ** (decibels / 20) if decibels > _SILENT else 0
+            scale = Scale(key, factor, np.zeros(width, np.float32))
+            layers = [scale, *layers] if key == "in_gain" else [*layers, scale]
+    return layers, prefix
+
+
+def _width(fields: _json.Fields, key: str, most: int) -> int:
+    """The last of [null, null, N]; all before it are batch and time."""
+    shape = fields.list(key)
+    width = shape[-1] if shape else None
+    if len(shape) not in (2, 3) or type(width) is not int or not 1 <= width <= most:
+        raise FormatError(
+            f"{key} is {_json.spelled(shape)}",
+            where=fields.where or None,
+            expected=f"[null, null, N] with N from 1 to {most}",
+        )
+    return width
+
+
+def _layer(
+    k: int, entry: _json.Fields, size: int, numbers: _json.Numbers
+) -> tuple[list[Layer], bool]:
+    """What entry number k of "layers" computes on `size` features, and whether it is an LSTM that
+    declares no time axis."""
+    where = f"layer {k}"
+    kind = _json.Fields(entry.values, where).text("type")
+    if kind not in _BUILD:
+        raise UnsupportedError(
+            f"type is {_json.shown(kind)}",
+            where=where,
+            expected="one of " + ", ".join(_BUILD),
+            hint="ifgo reads chains of LSTM and dense layers",
+        )
+    entry = _json.Fields(entry.values, f"{where} ({kind})")
+    entry.only(*_KEYS, *(["epsilon"] if kind == "batchnorm" else []))
+    spelled = entry.text("activation") if "activation" in entry.values else ""
+    if spelled not in ACTIVATIONS:
+        raise entry.wrong("activation", "one of " + ", ".join(map(repr, ACTIVATIONS)))
+    most = limits.MAX_HIDDEN_SIZE if kind == "lstm" else limits.MAX_INPUT_SIZE
+    width = _width(entry, "shape", most)
+    made = _BUILD[kind](f"{kind.replace('-', '_')}_{k}", entry, (size, width), numbers, spelled)
+    return made, kind == "lstm" and len(entry.list("shape")) == 2
+
+
+def _arrays(
+    entry: _json.Fields, numbers: _json.Numbers, shapes: dict[str, tuple[int, ...]]
+) -> list[Array]:
+    """The arrays of "weights", named in order, of these shapes."""
+    stored = entry.list("weights")
+    if len(stored) != len(shapes):
+        raise FormatError(
+            f"weights holds {len(stored)} arrays",
+            where=entry.where,
+            expected=f"{len(shapes)}" + (": " if shapes else "") + ", ".join(shapes),
+        )
+    return [
+        numbers.take(value, shape, f"{name} of weights", entry.where)
+        for value, (name, shape) in zip(stored, shapes.items(), strict=True)
+    ]
+
+
+def _lstm(
+    name: str, entry: _json.Fields, sizes: tuple[int, int], numbers: _json.Numbers, spelled: str
+) -> list[Layer]:
+    inputs, hidden = sizes
+    if spelled not in ("", "tanh"):
+        raise UnsupportedError(
+            f"activation is {spelled!r}, and RTNeural computes tanh all the same",
+            where=entry.where,
+            expected="'tanh' or ''",
+            hint="Train it with tanh; or say 'tanh' in the file, if that is what you run",
+        )
+    shapes = {"kernel": (inputs, 4 * hidden), "recurrent": (hidden, 4 * hidden)}
+    arrays = _arrays(entry, numbers, {**shapes, "bias": (4 * hidden,)})
+    order = LSTM_LAYOUTS["rtneural"].order
+    kernel, recurrent, bias = (reorder(array.T, order) for array in arrays)
+    return [Recurrent(name, LSTMCell(kernel, recurrent, bias), stateful=True)]
+
+
+def _dense(
+    name: str, entry: _json.Fields, sizes: tuple[int, int], numbers: _json.Numbers, spelled: str
+) -> list[Layer]:
+    kernel, bias = _arrays(entry, numbers, {"kernel": sizes, "bias": sizes[1:]})
+    return [Dense(name, kernel.T, bias, ACTIVATIONS[spelled])]
+
+
+def _activation(
+    name: str, entry: _json.Fields, sizes: tuple[int, int], numbers: _json.Numbers, spelled: str
+) -> list[Layer]:
+    _same(entry, sizes)
+    _arrays(entry, numbers, {})
+    return [ActivationLayer(name, ACTIVATIONS[spelled])] if spelled else []
+
+
+def _batch_norm(
+    name: str, entry: _json.Fields, sizes: tuple[int, int], numbers: _json.Numbers, spelled: str
+) -> list[Layer]:
+    _same(entry, sizes)
+    if spelled:
+        raise entry.wrong("activation", "none: RTNeural computes none after a batch norm")
+    parts = ("gamma", "beta", "mean", "variance")
+    affine = len(entry.list("weights")) != 2
+    arrays = _arrays(entry, numbers, dict.fromkeys(parts if affine else parts[2:], sizes[1:]))
+    gamma, beta = arrays[:2] if affine else (None, None)
+    mean, variance = arrays[-2:]
+    return [BatchNorm(name, mean, variance, gamma, beta, entry.number("epsilon"))]
+
+
+def _same(entry: _json.Fields, sizes: tuple[int, int]) -> None:
+    if sizes[0] != sizes[1]:
+        raise FormatError(
+            f"shape declares {sizes[1]} features",
+            where=entry.where,
+            expected=f"{sizes[0]}, what reaches it",
+        )
+
+
+_BUILD: Final = {
+    "lstm": _lstm,
+    "dense": _dense,
+    "time-distributed-dense": _dense,
+    "activation": _activation,
+    "batchnorm": _batch_norm,
+}
+"""type → what reads it. RTNeural's others (gru, conv1d, conv2d, prelu, batchnorm2d) are refused."""
