@@ -40,6 +40,7 @@ FILES = {
     "onnx": "m.onnx",
     "darknet": "m.weights",
     "rtneural": "m.aidax",
+    "keras": "m.keras",
 }
 """Formats that hold chains of any layers; those of one fixed network would refuse these models."""
 BOARD = "mps3-an547"

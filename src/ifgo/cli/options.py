@@ -31,6 +31,10 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "metavar": "W.npz",
         "help": "Arrays for ONNX graph inputs that are really weights, by input name.",
     },
+    "config": {
+        "metavar": "MODEL.json",
+        "help": "Layers of a Keras file of weights alone, as model.to_json() writes them.",
+    },
     "cfg": {"metavar": "FILE", "help": "Layers of a Darknet .weights [default: the same name]."},
     "dialect": {
         "type": click.Choice(["pjreddie", "alexeyab"]),

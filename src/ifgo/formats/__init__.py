@@ -29,6 +29,7 @@ FORMATS: Final = (
     "rtneural",
     "guitarml",
     "nam",
+    "keras",
 )
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
