@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import hostile_arrays
 import hostile_audio
 import hostile_darknet
 import hostile_dlfs2
@@ -34,6 +35,7 @@ OWN: Final = (
     hostile_audio.RTNEURAL,
     hostile_audio.GUITARML,
     hostile_audio.NAM,
+    hostile_arrays.ARRAYS,
 )
 """A new reader joins here."""
 

@@ -40,6 +40,11 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "type": click.Choice(["pjreddie", "alexeyab"]),
         "help": "Fork that wrote a Darknet .weights [default: as its header says].",
     },
+    "sheet": {
+        "metavar": "FILE|NAME",
+        "help": "What dumped arrays mean: a TOML sheet, or the name of one that comes with ifgo "
+        "[default: MODEL with the ending .toml].",
+    },
     "select": {
         "metavar": "NAME[,NAME]",
         "help": "These recurrent layers alone, out of a larger model; "

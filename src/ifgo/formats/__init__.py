@@ -30,6 +30,7 @@ FORMATS: Final = (
     "guitarml",
     "nam",
     "keras",
+    "arrays",
 )
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
@@ -93,12 +94,13 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
     """Read a model. `format` is found from the content where it is not given.
 
     options: layout ("A"|"B") and stack for raw folders; bind (path of an npz, or a mapping) for
-    ONNX weights that are graph inputs; select (names as `list_layers` gives them, or one string
-    with commas) for recurrent layers out of something larger. Raises UsageError, FormatError or
-    UnsupportedError, each naming the file.
+    ONNX weights that are graph inputs; sheet (a file, or the name of one of ifgo's) for dumped
+    arrays; select (names as `list_layers` gives them, or one string with commas) for recurrent
+    layers out of something larger. Raises UsageError, FormatError or UnsupportedError, each naming
+    the file.
     """
     place = as_path(path, "the model")
-    name = _found(place, format)
+    name = _found(place, format, options)
     chosen = get(name)
     select = None if "select" in chosen.READ_OPTIONS else options.pop("select", None)
     with _located(place):
@@ -113,7 +115,7 @@ def list_layers(path: str | Path, format: str | None = None, **options: Any) -> 
     is listed with the reason.
     """
     place = as_path(path, "the model")
-    name = _found(place, format)
+    name = _found(place, format, options)
     chosen = get(name)
     lister = getattr(chosen, "list_layers", None)
     known = tuple(option for option in chosen.READ_OPTIONS if option != "select")
@@ -124,9 +126,11 @@ def list_layers(path: str | Path, format: str | None = None, **options: Any) -> 
         return listing_of(chosen.read(place, **given), name)
 
 
-def _found(place: Path, format: str | None) -> str:
-    """The format of a file that exists."""
+def _found(place: Path, format: str | None, options: dict[str, Any]) -> str:
+    """The format of a file that exists; what has a sheet is a dump of arrays."""
     _require_readable(place)
+    if options.get("sheet") is not None:
+        format = format or "arrays"
     name = format or next((n for n in FORMATS if get(n).sniff(place)), None)
     if name is None:
         raise FormatError(

@@ -6,18 +6,14 @@ weight-bearing layers stand in the order of their tensor numbers.
 
 from __future__ import annotations
 
-import difflib
-import json
-import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, cast, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
-from ifgo import limits
 from ifgo.activations import LINEAR, Activation
-from ifgo.errors import FormatError, ModelError, UnsupportedError
+from ifgo.errors import FormatError, ModelError
+from ifgo.formats._toml import Table, load, pairs
 from ifgo.layers import (
     ActivationLayer,
     Dropout,
@@ -28,7 +24,6 @@ from ifgo.layers import (
     RepeatVector,
 )
 from ifgo.model import Axes, FeatureInput, Output, StateSlot
-from ifgo.text import cut, quote
 
 Part = TypeVar("Part")
 
@@ -85,10 +80,7 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Layer kind → its keys besides kind and name."""
 
-_PART: Final = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_DEEP: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{limits.MAX_TOML_DEPTH}}}")
-"""What every dotted key of more parts holds, and seldom anything else: a name is written so that
-it does not."""
+_Table = partial(Table, FILE)
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -99,19 +91,19 @@ def render(sheet: Sheet) -> str:
     lines = [
         "# What the names of the tensor files do not say. Layers with tensors stand in the order",
         "# of their numbers; SPEC.md describes layouts A and B.",
-        *_pairs(version=VERSION, layout=sheet.layout, encoding=sheet.encoding),
+        *pairs(version=VERSION, layout=sheet.layout, encoding=sheet.encoding),
         "",
         "[input]",
-        *_pairs(name=sheet.input.name, size=sheet.input.size, axes=sheet.input.axes),
+        *pairs(name=sheet.input.name, size=sheet.input.size, axes=sheet.input.axes),
     ]
     for layer in sheet.layers:
-        lines += ["", "[[layer]]", *_pairs(kind=layer.kind, name=layer.name, **_facts(layer))]
+        lines += ["", "[[layer]]", *pairs(kind=layer.kind, name=layer.name, **_facts(layer))]
     for out in sheet.outputs:
         facts = {"role": out.role, "name": out.name, "axes": out.axes}
         slots = tuple(f"{slot.part} {slot.layer}" for slot in out.slots)
         packed = {"layers": out.layers, "slots": slots, "layout": out.layout}
         facts |= {key: value for key, value in packed.items() if value}
-        lines += ["", "[[output]]", *_pairs(**facts)]
+        lines += ["", "[[output]]", *pairs(**facts)]
     return "\n".join(lines) + "\n"
 
 
@@ -124,19 +116,6 @@ def _facts(layer: Layer | Weighted) -> dict[str, Any]:
     return {key: getattr(layer, key) for key in _KEYS[layer.kind]}
 
 
-def _pairs(**values: Any) -> list[str]:
-    return [f"{key} = {_value(value)}" for key, value in values.items() if value is not None]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, str):
-        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-        return text.replace(".", "\\u002E") if _DEEP.search(text) else text
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_value, cast("tuple[Any, ...]", value))) + "]"
-    return repr(float(value) if isinstance(value, float) else int(value))
-
-
 # -- reading --------------------------------------------------------------------------------------
 
 
@@ -146,34 +125,8 @@ def parse(data: bytes) -> Sheet:
     Raises FormatError naming the key, UnsupportedError on a newer version, ModelError on values
     that no layer may have.
     """
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise FormatError(
-            f"{FILE} is no text: byte {error.start} is {data[error.start]:#04x}", expected="UTF-8"
-        ) from None
-    if deep := _DEEP.search(text):
-        raise FormatError(
-            f"{FILE} line {text.count(chr(10), 0, deep.start()) + 1} holds {quote(deep[0])}",
-            expected=f"keys of at most {limits.MAX_TOML_DEPTH} parts",
-            hint="In a string, write each dot as \\u002E",
-        )
-    try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"{FILE} is no TOML ({cut(error, 120)})", hint="Mend that line, or write it anew"
-        ) from None
-    version = tree.get("version")
-    if type(version) is int and version > VERSION:
-        raise UnsupportedError(
-            f"{FILE} has version {cut(version)}",
-            expected=f"version {VERSION}, all that this ifgo reads",
-            hint="Install a newer ifgo",
-        )
+    tree = load(data, FILE, VERSION)
     top = _Table("", tree, ("version", "layout", "encoding", "input", "layer", "output"))
-    if top.whole("version") != VERSION:
-        raise FormatError(f"{FILE}: version is {cut(version)}", expected=str(VERSION))
     entry = _Table("input", top.take("input", dict, "a table"), ("name", "size", "axes"))
     axes = get_args(Axes)
     return Sheet(
@@ -223,7 +176,7 @@ def _layer(place: str, values: dict[str, Any]) -> Layer | Weighted:
             return HiddenAsSequence(name)
 
 
-def _activation(table: _Table) -> Activation:
+def _activation(table: Table) -> Activation:
     values = {key: table.number(key) for key in ("alpha", "beta") if key in table.values}
     return Activation(table.text("activation"), **values)
 
@@ -240,7 +193,7 @@ def _output(place: str, values: dict[str, Any]) -> Output:
     )
 
 
-def _slots(table: _Table) -> tuple[StateSlot, ...]:
+def _slots(table: Table) -> tuple[StateSlot, ...]:
     """Final states as written: "h lstm0", "c lstm0"."""
     found: list[StateSlot] = []
     for text in table.strings("slots"):
@@ -252,69 +205,3 @@ def _slots(table: _Table) -> tuple[StateSlot, ...]:
             )
         found.append(StateSlot(layer, "h" if part == "h" else "c"))
     return tuple(found)
-
-
-class _Table:
-    """One table of the file; every key is known, and a value has the type that is asked for."""
-
-    def __init__(self, place: str, values: dict[str, Any], known: tuple[str, ...]) -> None:
-        self.place, self.values = place, values
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(cut(key), known, n=1, cutoff=0.0)
-                raise FormatError(
-                    f"{FILE}: unknown key {quote(self.path(key))}",
-                    expected="one of " + ", ".join(known),
-                    hint=f"Did you mean {near[0]!r}?",
-                )
-
-    def path(self, key: str) -> str:
-        return f"{self.place}.{key}" if self.place else key
-
-    def take(self, key: str, kind: type[Any], expected: str) -> Any:
-        value = self.values.get(key)
-        if type(value) is not kind:
-            shown = "is missing" if value is None else f"is {quote(value)}"
-            raise FormatError(f"{FILE}: {self.path(key)} {shown}", expected=expected)
-        return value
-
-    def text(self, key: str) -> str:
-        return self.take(key, str, "a string")
-
-    def whole(self, key: str) -> int:
-        return self.take(key, int, "a whole number")
-
-    def number(self, key: str) -> float:
-        value = self.values.get(key)
-        if type(value) is int and abs(value) <= 2**53:
-            return float(value)
-        return self.take(key, float, "a number")
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> Any:
-        expected = "one of " + ", ".join(map(repr, choices))
-        value = self.take(key, str, expected)
-        if value not in choices:
-            raise FormatError(f"{FILE}: {self.path(key)} is {quote(value)}", expected=expected)
-        return value
-
-    def strings(self, key: str, choices: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        values = tuple(self.take(key, list, "a list of strings"))
-        for value in values:
-            if type(value) is not str or (choices and value not in choices):
-                raise FormatError(
-                    f"{FILE}: {self.path(key)} holds {quote(value)}",
-                    expected="one of " + ", ".join(map(repr, choices)) if choices else "strings",
-                )
-        if choices and values != tuple(choice for choice in choices if choice in values):
-            raise FormatError(
-                f"{FILE}: {self.path(key)} is {cut(list(values))}",
-                expected="each name once, in the order " + ", ".join(map(repr, choices)),
-            )
-        return values
-
-    def tables(self, key: str) -> list[tuple[str, dict[str, Any]]]:
-        values = self.take(key, list, f"[[{key}]] tables")
-        for i, value in enumerate(values):
-            if type(value) is not dict:
-                raise FormatError(f"{FILE}: {key}[{i}] is no table", expected=f"[[{key}]]")
-        return [(f"{key}[{i}]", value) for i, value in enumerate(values)]

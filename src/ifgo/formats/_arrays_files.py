@@ -1,0 +1,202 @@
+"""Named arrays out of what people dump them into: NumPy files, pickles, plain numbers, folders.
+
+Pickles, those of .npy files with objects too, are read as data: nothing in them runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifgo import arrays, decimals, files, limits
+from ifgo.errors import FormatError, IfgoError
+from ifgo.formats import _unpickle
+from ifgo.formats._arrays_sheet import Declared, Sheet
+from ifgo.formats._unpickle import Made
+from ifgo.text import cut, quote
+
+Array = NDArray[Any]
+
+_MOST_VISITS: Final = 2**16
+"""Entries of a pickle that are looked at; one with arrays has a few for each."""
+
+_MOST_DEPTH: Final = 24
+_OBJECTS: Final = b"'descr': '|O'"
+_HEADER_BYTES: Final = 128
+
+
+def read(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Every array of `path` by name, and notes about what reading changed.
+
+    Raises FormatError naming the file and the array.
+    """
+    if path.is_dir():
+        return _folder(path, sheet)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise FormatError(
+            f"ends in {quote(path.suffix)}",
+            expected="one of " + ", ".join(READERS) + ", or a folder",
+        )
+    return reader(path, sheet)
+
+
+def _folder(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """One array per file, .npy or plain numbers, named by the file without its ending."""
+    found: dict[str, Array] = {}
+    notes: tuple[str, ...] = ()
+    shapes = {declared.name: declared for declared in sheet.arrays}
+    entries = sorted(e for e in path.iterdir() if e.suffix.lower() in (".npy", ".bin", ".txt"))
+    if len(entries) > limits.MAX_ARRAYS:
+        raise FormatError(f"holds {len(entries)} arrays", expected=f"at most {limits.MAX_ARRAYS}")
+    for entry in entries:
+        name = entry.stem
+        if name in found:
+            raise FormatError(f"holds array {quote(name)} twice", expected="one file for each")
+        if entry.suffix.lower() == ".npy":
+            found[name] = arrays.read_npy(entry)
+            continue
+        values, said = _numbers(entry, sheet)
+        if name not in shapes:
+            raise FormatError(
+                f"{cut(entry.name)} has no header, and {sheet.file} no [[array]] {quote(name)}",
+                expected="its name and shape there",
+            )
+        found |= _cut_up(values, (shapes[name],), entry.name, sheet)
+        notes += said
+    return found, notes
+
+
+def _npz(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    return arrays.read_npz(path, lambda _: None), ()
+
+
+def _npy(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """One array, cut up where the sheet declares several in it; or the arrays of a list."""
+    data = files.read_bytes(path)
+    if _OBJECTS in data[:_HEADER_BYTES]:
+        start = 10 + int.from_bytes(data[8:10], "little")
+        found = _tree(_unpickle.parse(data[start:]))
+        return found, (f"{path.name} holds objects; of them, the arrays were read",)
+    values = arrays.read_npy(path)
+    if sheet.arrays:
+        return _cut_up(values.reshape(-1), sheet.arrays, path.name, sheet), ()
+    return {path.stem: values}, ()
+
+
+def _pickle(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    return _tree(_unpickle.parse(files.read_bytes(path))), ()
+
+
+def _plain(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    if not sheet.arrays:
+        raise FormatError(
+            f"{path.name} has no header, and {sheet.file} declares no arrays",
+            expected="[[array]] with name and shape for each, in the order of the file",
+        )
+    values, notes = _numbers(path, sheet)
+    return _cut_up(values, sheet.arrays, path.name, sheet), notes
+
+
+def _numbers(path: Path, sheet: Sheet) -> tuple[Array, tuple[str, ...]]:
+    """The numbers of a text, or of a .bin of the sheet's dtype, little-endian."""
+    if path.suffix.lower() == ".txt":
+        try:
+            values, rounded = decimals.parse(files.read_bytes(path, limit=limits.MAX_TEXT_BYTES))
+        except IfgoError as error:
+            raise error.located(path.name) from None
+        note = f"{path.name}: {rounded} decimals rounded to float32"
+        return values, (note,) if rounded else ()
+    data = files.read_bytes(path)
+    dtype = np.dtype(sheet.dtype).newbyteorder("<")
+    if len(data) % dtype.itemsize:
+        raise FormatError(
+            f"{path.name} has {len(data)} bytes",
+            expected=f"a multiple of {dtype.itemsize}, the size of {sheet.dtype}",
+        )
+    return np.frombuffer(data, dtype).astype(sheet.dtype), ()
+
+
+def _cut_up(
+    values: Array, declared: tuple[Declared, ...], name: str, sheet: Sheet
+) -> dict[str, Array]:
+    """Flat `values` as the arrays that the sheet declares, which they must fill exactly."""
+    counts = [math.prod(one.shape) for one in declared]
+    if sum(counts) != values.size:
+        sizes = " + ".join("·".join(map(str, one.shape)) for one in declared)
+        raise FormatError(
+            f"{cut(name)} has {values.size} numbers",
+            expected=f"{cut(sum(counts))} = {cut(sizes, 200)}, as {sheet.file} declares",
+        )
+    found: dict[str, Array] = {}
+    at = 0
+    for one, count in zip(declared, counts, strict=True):
+        if one.name in found:
+            raise FormatError(
+                f"{sheet.file} declares array {quote(one.name)} twice", expected="each once"
+            )
+        found[one.name] = values[at : at + count].reshape(one.shape)
+        at += count
+    return found
+
+
+READERS: Final[dict[str, Callable[[Path, Sheet], tuple[dict[str, Array], tuple[str, ...]]]]] = {
+    ".npz": _npz,
+    ".npy": _npy,
+    ".pkl": _pickle,
+    ".bin": _plain,
+    ".txt": _plain,
+}
+"""Ending → its reader."""
+
+
+# -- pickles --------------------------------------------------------------------------------------
+
+
+def _tree(root: Any) -> dict[str, Array]:
+    """Every array in a pickle, named by the keys and places that lead to it, between dots."""
+    found: dict[str, Array] = {}
+    left: list[tuple[tuple[str, ...], Any]] = [((), root)]
+    visits = 0
+    while left:
+        keys, value = left.pop()
+        visits += 1
+        if visits > _MOST_VISITS or len(keys) > _MOST_DEPTH or len(found) > limits.MAX_ARRAYS:
+            raise FormatError(
+                "is a pickle of too many or too deep parts",
+                expected=f"at most {limits.MAX_ARRAYS} arrays, {_MOST_DEPTH} levels deep",
+            )
+        if _unpickle.is_array(value):
+            name = ".".join(keys)
+            values = _unpickle.array(value, cut(name) or "it")
+            if isinstance(values, list):
+                left += _children(keys, values)
+            elif name in found:
+                raise FormatError(f"holds array {quote(name)} twice", expected="each once")
+            else:
+                found[name] = values
+        else:
+            left += _children(keys, value)
+    return dict(sorted(found.items()))
+
+
+def _children(keys: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What `value` holds, with the keys that lead there; an object holds its state."""
+    if isinstance(value, Made):
+        yield keys, value.maker if value.state is None else value.state
+        yield from (((*keys, cut(key, limits.MAX_NAME_CHARS)), inner) for key, inner in value.pairs)
+        yield keys, value.items
+    elif isinstance(value, dict):
+        pairs = cast("dict[Any, Any]", value).items()
+        yield from (((*keys, cut(key, limits.MAX_NAME_CHARS)), inner) for key, inner in pairs)
+    elif isinstance(value, list):
+        entries = enumerate(cast("list[Any]", value))
+        yield from (((*keys, str(k)), inner) for k, inner in entries)
+    elif isinstance(value, tuple):
+        # A state of several parts, or the arguments of a call: their own keys name what they hold.
+        yield from ((keys, inner) for inner in cast("tuple[Any, ...]", value))
