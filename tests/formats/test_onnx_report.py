@@ -294,9 +294,9 @@ def test_everything_refused_in_one_message(tmp_path: Path) -> None:
 
 
 def test_more_weights_than_one_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ifgo.formats import _onnx_holds
+    from ifgo.formats.onnx import holds
 
-    monkeypatch.setattr(_onnx_holds, "MAX_BYTES", 100)
+    monkeypatch.setattr(holds, "MAX_BYTES", 100)
     with pytest.raises(UnsupportedError) as caught:
         room.write(model_of(lstm("l", 3, 4)), tmp_path / "m.onnx")
     assert str(caught.value).endswith("ONNX cannot hold: 576 bytes of weights (one file holds 100)")

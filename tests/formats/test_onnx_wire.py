@@ -13,7 +13,7 @@ from onnx_cases import assert_same, chain, node, one_lstm, refuse_file, save
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats import onnx as room
-from ifgo.formats._onnx_wire import is_affordable
+from ifgo.formats.onnx.wire import is_affordable
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -96,7 +96,7 @@ def test_whole_files_are_affordable() -> None:
 )
 def test_numbers_listed_by_type(kind: int, dtype: type | None) -> None:
     """As onnx itself reads them."""
-    from ifgo.formats._onnx_file import to_array
+    from ifgo.formats.onnx.file import to_array
 
     values = [[-2, 0, 1.5], [3, 4, 5]] if dtype is None or np.dtype(dtype).kind == "f" else None
     values = values or ([[1, 0, 1], [0, 1, 1]] if dtype is np.bool_ else [[1, 0, 7], [2, 3, 4]])

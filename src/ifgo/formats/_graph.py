@@ -1,4 +1,4 @@
-"""A graph of another format as the ONNX reader's walk takes it (see _onnx_walk).
+"""A graph of another format as the ONNX reader's walk takes it (see onnx.walk).
 
 A format whose files are graphs translates each operator into nodes with the meaning of ONNX, and
 each recurrent operator into a node that comes with its layer. Moves, folding, layers, selection and
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from ifgo.errors import FormatError, IfgoError
-from ifgo.formats._onnx_file import Graph, GraphInput, Node
+from ifgo.formats.onnx.file import Graph, GraphInput, Node
 from ifgo.layers import Recurrent
 
 OPSET: Final = 21

@@ -14,8 +14,6 @@ import numpy as np
 
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._graph import ArrayGraph, GraphBuilder
-from ifgo.formats._onnx_file import GraphInput
-from ifgo.formats._onnx_value import Length, Size
 from ifgo.formats._tflite_file import DTYPES, File, Operator, Tensor
 from ifgo.formats._tflite_lstm import (
     ACTIVATION_NAMES,
@@ -25,6 +23,8 @@ from ifgo.formats._tflite_lstm import (
     bidirectional,
     unidirectional,
 )
+from ifgo.formats.onnx.file import GraphInput
+from ifgo.formats.onnx.value import Length, Size
 from ifgo.text import quote
 
 _FUSED: Final = {1: "Relu", 4: "Tanh"}

@@ -42,11 +42,11 @@ def read(path: Path, *, select: str | Sequence[str] | None = None) -> Model:
     package tflite is missing, FormatError on a damaged file, UnsupportedError naming the operator
     that is no part of a float32 chain of layers.
     """
-    from ifgo.formats._onnx_extract import extract
-    from ifgo.formats._onnx_model import assemble
-    from ifgo.formats._onnx_walk import Walk
     from ifgo.formats._tflite_file import parse
     from ifgo.formats._tflite_graph import Translation
+    from ifgo.formats.onnx.extract import extract
+    from ifgo.formats.onnx.model import assemble
+    from ifgo.formats.onnx.walk import Walk
 
     file = parse(path)
     translation = Translation(file, path)
@@ -69,9 +69,9 @@ def read(path: Path, *, select: str | Sequence[str] | None = None) -> Model:
 
 def list_layers(path: Path) -> Listing:
     """The LSTM operators of the main graph in `path`, whatever else it holds."""
-    from ifgo.formats._onnx_extract import listing
     from ifgo.formats._tflite_file import parse
     from ifgo.formats._tflite_graph import Translation
+    from ifgo.formats.onnx.extract import listing
 
     return listing(Translation(parse(path), path).graph, {})
 

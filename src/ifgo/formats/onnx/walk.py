@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
-from ifgo.formats._onnx_arguments import Arguments, Budget
-from ifgo.formats._onnx_chain import Chain, Kind
-from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted
-from ifgo.formats._onnx_fold import FOLDS, MOVES
-from ifgo.formats._onnx_layers import LAYERS
-from ifgo.formats._onnx_lstm import recurrent
-from ifgo.formats._onnx_reduce import REDUCTIONS
-from ifgo.formats._onnx_value import Value, constant, is_real
+from ifgo.formats.onnx.arguments import Arguments, Budget
+from ifgo.formats.onnx.chain import Chain, Kind
+from ifgo.formats.onnx.file import Graph, GraphInput, Node, printable, quoted
+from ifgo.formats.onnx.fold import FOLDS, MOVES
+from ifgo.formats.onnx.layers import LAYERS
+from ifgo.formats.onnx.lstm import recurrent
+from ifgo.formats.onnx.reduce import REDUCTIONS
+from ifgo.formats.onnx.value import Value, constant, is_real
 
 CONSTANTS = FOLDS | REDUCTIONS
 """Operators on constants alone."""

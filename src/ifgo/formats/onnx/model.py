@@ -9,11 +9,11 @@ from typing import cast
 
 from ifgo import limits
 from ifgo.errors import UnsupportedError
-from ifgo.formats._onnx_chain import Chain, Stream
-from ifgo.formats._onnx_file import Graph, printable, quoted
-from ifgo.formats._onnx_packed import label, state_input, state_output
-from ifgo.formats._onnx_value import Axis, Labels, Value
-from ifgo.formats._onnx_walk import Walk
+from ifgo.formats.onnx.chain import Chain, Stream
+from ifgo.formats.onnx.file import Graph, printable, quoted
+from ifgo.formats.onnx.packed import label, state_input, state_output
+from ifgo.formats.onnx.value import Axis, Labels, Value
+from ifgo.formats.onnx.walk import Walk
 from ifgo.layers import Embedding, Layer, Recurrent, Residual
 from ifgo.model import (
     Axes,

@@ -1,7 +1,7 @@
 """Operators that ifgo carries out while it reads: moving elements, and arithmetic on constants.
 
 Exporters write gate reordering, shape arithmetic and zero states as graph operators; this module
-folds them. Moving works on constants and signals alike (see _onnx_value), arithmetic on constants.
+folds them. Moving works on constants and signals alike (see value), arithmetic on constants.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments, bounded, numbers, vector
-from ifgo.formats._onnx_file import printable
-from ifgo.formats._onnx_value import (
+from ifgo.formats.onnx.arguments import Arguments, bounded, numbers, vector
+from ifgo.formats.onnx.file import printable
+from ifgo.formats.onnx.value import (
     MAX_INTEGER,
     MAX_TERMS,
     Length,

@@ -1,6 +1,6 @@
 """Moves of a signal that mean something for time: embeddings, last steps, copies, flattening.
 
-Every other move is the plain one of _onnx_fold.
+Every other move is the plain one of fold.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Final
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments, sizes
-from ifgo.formats._onnx_chain import Chain
-from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import MOVES, flatten_target, reshape_target, slices
-from ifgo.formats._onnx_states import finite
-from ifgo.formats._onnx_value import Size, Value, covers, cut, is_real, regroup, unsqueeze
+from ifgo.formats.onnx.arguments import Arguments, sizes
+from ifgo.formats.onnx.chain import Chain
+from ifgo.formats.onnx.file import quoted
+from ifgo.formats.onnx.fold import MOVES, flatten_target, reshape_target, slices
+from ifgo.formats.onnx.states import finite
+from ifgo.formats.onnx.value import Size, Value, covers, cut, is_real, regroup, unsqueeze
 from ifgo.layers import Embedding, Flatten
 
 Handler = Callable[[Chain, Arguments], list[Value]]

@@ -19,9 +19,9 @@ from ifgo.activations import Activation
 from ifgo.errors import UnsupportedError
 from ifgo.folding import folded_batch_norm
 from ifgo.formats import Report
-from ifgo.formats._onnx_holds import examine
-from ifgo.formats._onnx_layers import ACTIVATIONS
-from ifgo.formats._onnx_lstm import attributes, tensors
+from ifgo.formats.onnx.holds import examine
+from ifgo.formats.onnx.layers import ACTIVATIONS
+from ifgo.formats.onnx.lstm import attributes, tensors
 from ifgo.layers import (
     ActivationLayer,
     BatchNorm,

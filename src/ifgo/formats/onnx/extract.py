@@ -18,12 +18,12 @@ from onnx import GraphProto
 
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
-from ifgo.formats._onnx_file import Graph, GraphInput, Node, printable, quoted, to_array
-from ifgo.formats._onnx_fold import MOVES
-from ifgo.formats._onnx_model import assemble
-from ifgo.formats._onnx_value import Length
-from ifgo.formats._onnx_walk import Walk
 from ifgo.formats.extraction import Found, Listing, chosen, counted, left_out
+from ifgo.formats.onnx.file import Graph, GraphInput, Node, printable, quoted, to_array
+from ifgo.formats.onnx.fold import MOVES
+from ifgo.formats.onnx.model import assemble
+from ifgo.formats.onnx.value import Length
+from ifgo.formats.onnx.walk import Walk
 from ifgo.model import Model
 
 _WEIGHTS: Final = {1: "W", 2: "R", 3: "B", 7: "P"}

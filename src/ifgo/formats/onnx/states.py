@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments
-from ifgo.formats._onnx_chain import Chain
-from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_value import Axis, Value, is_real, transpose, words
+from ifgo.formats.onnx.arguments import Arguments
+from ifgo.formats.onnx.chain import Chain
+from ifgo.formats.onnx.file import quoted
+from ifgo.formats.onnx.value import Axis, Value, is_real, transpose, words
 from ifgo.layers import InitialState
 
 _PROJECTED = (

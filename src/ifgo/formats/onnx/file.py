@@ -19,8 +19,8 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
-from ifgo.formats._onnx_value import Length, Size, is_real
-from ifgo.formats._onnx_wire import is_affordable
+from ifgo.formats.onnx.value import Length, Size, is_real
+from ifgo.formats.onnx.wire import is_affordable
 from ifgo.layers import Recurrent
 
 KNOWN_OPSET = 28

@@ -14,7 +14,7 @@ from ifgo.activations import SIGMOID, Activation
 from ifgo.cell import Array, LSTMCell, MatrixNorm
 from ifgo.errors import UnsupportedError
 from ifgo.folding import folded_norm, norm_gain
-from ifgo.formats._onnx_layers import ACTIVATIONS
+from ifgo.formats.onnx.layers import ACTIVATIONS
 from ifgo.layers import (
     ActivationLayer,
     BatchNorm,

@@ -1,11 +1,11 @@
 """ONNX: reads a graph that is a chain around LSTM nodes, writes such a graph.
 
 Reading is a symbolic walk: constants are folded, what moves elements is followed element by
-element, everything else is a layer or is refused by name with its node. SPEC.md 1.3, 2.5. Beside
-this file: _onnx_wire, _onnx_file and _onnx_bind (untrusted bytes to plain data), _onnx_value,
-_onnx_arguments and _onnx_fold (values and folding), _onnx_chain with _onnx_layers, _onnx_time,
-_onnx_lstm and _onnx_states (what becomes a layer), _onnx_walk, _onnx_model with _onnx_packed (the
-result), _onnx_extract (some nodes of a larger graph), _onnx_holds and _onnx_write.
+element, everything else is a layer or is refused by name with its node. SPEC.md 1.3, 2.5.
+
+Untrusted bytes to plain data: wire, file, bind. Values and folding: value, arguments, fold, reduce.
+What becomes a layer: chain, layers, time, lstm, pairs, states. The result: walk, model, packed; out
+of a larger graph: extract. Writing: holds (what ONNX cannot hold), writer.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def read(
     .npz, or a mapping. Raises FormatError on a damaged file, UnsupportedError naming the node that
     has no place in a chain of layers.
     """
-    from ifgo.formats._onnx_bind import bound
-    from ifgo.formats._onnx_extract import extract
-    from ifgo.formats._onnx_file import parse
-    from ifgo.formats._onnx_model import assemble
-    from ifgo.formats._onnx_walk import Walk
+    from ifgo.formats.onnx.bind import bound
+    from ifgo.formats.onnx.extract import extract
+    from ifgo.formats.onnx.file import parse
+    from ifgo.formats.onnx.model import assemble
+    from ifgo.formats.onnx.walk import Walk
 
     given = bound(bind)
     with _located(path):
@@ -72,9 +72,9 @@ def read(
 
 def list_layers(path: Path, *, bind: str | Path | Mapping[str, Any] | None = None) -> Listing:
     """The LSTM nodes of the graph in `path`, whatever else it holds."""
-    from ifgo.formats._onnx_bind import bound
-    from ifgo.formats._onnx_extract import listing
-    from ifgo.formats._onnx_file import parse
+    from ifgo.formats.onnx.bind import bound
+    from ifgo.formats.onnx.extract import listing
+    from ifgo.formats.onnx.file import parse
 
     given = bound(bind)
     with _located(path):
@@ -94,6 +94,6 @@ def _located(path: Path) -> Generator[None]:
 
 def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
     """Write `model` as one ONNX file. Raises UnsupportedError naming all that ONNX cannot hold."""
-    from ifgo.formats._onnx_write import write as write_file
+    from ifgo.formats.onnx.writer import write as write_file
 
     return write_file(model, path, allow_lossy=allow_lossy)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from ifgo.activations import LINEAR, Activation
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments, numbers
-from ifgo.formats._onnx_chain import Chain, Stream
-from ifgo.formats._onnx_file import quoted
-from ifgo.formats._onnx_fold import cast_type, legacy_operand
-from ifgo.formats._onnx_pairs import added, concat
-from ifgo.formats._onnx_reduce import clip_bounds
-from ifgo.formats._onnx_states import finite
-from ifgo.formats._onnx_time import TIME, Handler
-from ifgo.formats._onnx_value import (
+from ifgo.formats.onnx.arguments import Arguments, numbers
+from ifgo.formats.onnx.chain import Chain, Stream
+from ifgo.formats.onnx.file import quoted
+from ifgo.formats.onnx.fold import cast_type, legacy_operand
+from ifgo.formats.onnx.pairs import added, concat
+from ifgo.formats.onnx.reduce import clip_bounds
+from ifgo.formats.onnx.states import finite
+from ifgo.formats.onnx.time import TIME, Handler
+from ifgo.formats.onnx.value import (
     Value,
     transpose,
 )

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_file import GraphInput, quoted
-from ifgo.formats._onnx_value import Axis, Labels, Size, Value, words
+from ifgo.formats.onnx.file import GraphInput, quoted
+from ifgo.formats.onnx.value import Axis, Labels, Size, Value, words
 from ifgo.layers import HiddenAsSequence, LastStep, Layer, RepeatVector
 from ifgo.recurrent import Merge
 

@@ -16,12 +16,12 @@ from ifgo import gates
 from ifgo.activations import LINEAR, ONNX_SPELLING, Activation, from_onnx_lstm
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments
-from ifgo.formats._onnx_chain import Chain, Slot, Stream
-from ifgo.formats._onnx_file import printable, quoted
-from ifgo.formats._onnx_holds import plain
-from ifgo.formats._onnx_states import finite, initial_state
-from ifgo.formats._onnx_value import Axis, Labels, Value, is_real, transpose, words
+from ifgo.formats.onnx.arguments import Arguments
+from ifgo.formats.onnx.chain import Chain, Slot, Stream
+from ifgo.formats.onnx.file import printable, quoted
+from ifgo.formats.onnx.holds import plain
+from ifgo.formats.onnx.states import finite, initial_state
+from ifgo.formats.onnx.value import Axis, Labels, Value, is_real, transpose, words
 from ifgo.layers import InitialState, Recurrent
 
 LAYOUT: Final = gates.LSTM_LAYOUTS["onnx"]

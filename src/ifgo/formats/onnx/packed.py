@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import UnsupportedError
-from ifgo.formats._onnx_chain import Chain, Slot, Stream
-from ifgo.formats._onnx_file import printable, quoted
-from ifgo.formats._onnx_value import Value, words
+from ifgo.formats.onnx.chain import Chain, Slot, Stream
+from ifgo.formats.onnx.file import printable, quoted
+from ifgo.formats.onnx.value import Value, words
 from ifgo.layers import Recurrent
 from ifgo.model import Output, StateInput, StateSlot
 from ifgo.packing import Packing

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments, numbers
-from ifgo.formats._onnx_fold import one_type
-from ifgo.formats._onnx_value import Value, constant
+from ifgo.formats.onnx.arguments import Arguments, numbers
+from ifgo.formats.onnx.fold import one_type
+from ifgo.formats.onnx.value import Value, constant
 
 
 def clip_bounds(a: Arguments) -> tuple[float | None, float | None]:

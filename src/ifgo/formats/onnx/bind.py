@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ifgo.arrays import Header, read_npz
 from ifgo.errors import UsageError
-from ifgo.formats._onnx_file import quoted
+from ifgo.formats.onnx.file import quoted
 from ifgo.text import cut
 
 

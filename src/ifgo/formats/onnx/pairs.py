@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from ifgo.errors import UnsupportedError
-from ifgo.formats._onnx_arguments import Arguments
-from ifgo.formats._onnx_chain import Chain, Slot, Stream
-from ifgo.formats._onnx_fold import MOVES
-from ifgo.formats._onnx_value import Value
+from ifgo.formats.onnx.arguments import Arguments
+from ifgo.formats.onnx.chain import Chain, Slot, Stream
+from ifgo.formats.onnx.fold import MOVES
+from ifgo.formats.onnx.value import Value
 from ifgo.layers import InitialState, Recurrent
 from ifgo.recurrent import Merge
 
