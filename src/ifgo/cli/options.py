@@ -45,6 +45,11 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "help": "What dumped arrays mean: a TOML sheet, or the name of one that comes with ifgo "
         "[default: MODEL with the ending .toml].",
     },
+    "layers": {
+        "metavar": "CHAIN",
+        "help": "Modules of a state_dict in order, and the steps that it does not store, as "
+        "embed,rec:last,lin:sigmoid.",
+    },
     "select": {
         "metavar": "NAME[,NAME]",
         "help": "These recurrent layers alone, out of a larger model; "

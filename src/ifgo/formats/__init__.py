@@ -31,6 +31,8 @@ FORMATS: Final = (
     "nam",
     "keras",
     "arrays",
+    "torch",
+    "safetensors",
 )
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
 
@@ -95,9 +97,9 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
 
     options: layout ("A"|"B") and stack for raw folders; bind (path of an npz, or a mapping) for
     ONNX weights that are graph inputs; sheet (a file, or the name of one of ifgo's) for dumped
-    arrays; select (names as `list_layers` gives them, or one string with commas) for recurrent
-    layers out of something larger. Raises UsageError, FormatError or UnsupportedError, each naming
-    the file.
+    arrays; layers (the chain of modules) for state_dicts; select (names as `list_layers` gives
+    them, or one string with commas) for recurrent layers out of something larger. Raises
+    UsageError, FormatError or UnsupportedError, each naming the file.
     """
     place = as_path(path, "the model")
     name = _found(place, format, options)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo import limits
-from ifgo.errors import FormatError
+from ifgo.errors import FormatError, IfgoError
 from ifgo.text import cut, quote
 
 
@@ -76,14 +76,14 @@ _FIXED: Final[dict[str, Callable[[], Any]]] = {
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, admit: Callable[[str], None] = lambda path: None) -> Any:
     """What a pickle of protocol 0 to 5 holds: plain values, lists, tuples, dicts, and Name, Made
-    and Outside for all else.
+    and Outside for all else. admit: called with each name, may raise an error of its own.
 
     Raises FormatError on anything that is no whole pickle, or takes more than
     limits.MAX_PICKLE_STEPS steps.
     """
-    machine = _Machine()
+    machine = _Machine(admit)
     steps = 0
     try:
         for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
@@ -96,7 +96,7 @@ def parse(data: bytes) -> Any:
             if opcode.name == "STOP":
                 return machine.result()
             machine.step(opcode.name, argument)
-    except (FormatError, MemoryError):
+    except (IfgoError, MemoryError):
         raise
     # The parser raises whatever the bytes provoke.
     except Exception:
@@ -122,7 +122,8 @@ def _is_tuple(value: Any) -> bool:
 class _Machine:
     """The stack and memo of one pickle."""
 
-    def __init__(self) -> None:
+    def __init__(self, admit: Callable[[str], None]) -> None:
+        self.admit = admit
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -190,10 +191,10 @@ class _Machine:
                 self.paired(stack[-1], values)
             case "GLOBAL":
                 module, _, attribute = cast(str, argument).partition(" ")
-                stack.append(Name(f"{module}.{attribute}"))
+                self.name(module, attribute)
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
-                stack.append(Name(f"{module}.{attribute}"))
+                self.name(module, attribute)
             case "REDUCE" | "NEWOBJ":
                 args, maker = stack.pop(), stack.pop()
                 stack.append(Made(maker, args))
@@ -216,6 +217,13 @@ class _Machine:
                 raise FormatError(
                     f"is a pickle with the instruction {name}", expected="arrays alone"
                 )
+
+    def name(self, module: Any, attribute: Any) -> None:
+        """Pushes a name; the text of anything but text may be longer than the memory."""
+        if type(module) is not str or type(attribute) is not str:
+            raise _damaged()
+        self.admit(f"{module}.{attribute}")
+        self.stack.append(Name(f"{module}.{attribute}"))
 
     def extend(self, owner: Any, values: list[Any]) -> None:
         (owner.items if isinstance(owner, Made) else owner).extend(values)

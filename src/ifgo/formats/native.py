@@ -14,32 +14,26 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
-from safetensors import (
-    SafetensorError,
-    deserialize,  # pyright: ignore[reportUnknownVariableType]
-)
 from safetensors.numpy import save as to_safetensors
 
 from ifgo import files, limits
 from ifgo.cell import Array
-from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
+from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats import Report, _json
 from ifgo.formats._native_codec import decode, encode
+from ifgo.formats._safetensors_file import DTYPES, dtype_of, open_file
 from ifgo.model import Model
 from ifgo.text import cut, listed, quote
 
-EXTENSIONS = (".ifgo", ".safetensors")
+EXTENSIONS = (".ifgo",)
 READ_OPTIONS: tuple[str, ...] = ()
 WRITE_OPTIONS: tuple[str, ...] = ()
 
 VERSION: Final = 1
 """Version of the description, written and read."""
-
-_DTYPES: Final = {"float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16"}
-"""NumPy's name → safetensors' name."""
 
 _SNIFFED_BYTES: Final = 4096
 
@@ -81,13 +75,13 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
     tensors: dict[str, Array] = {}
 
     def put(place: str, array: Array) -> str:
-        if array.dtype.name not in _DTYPES:
+        if array.dtype.name not in DTYPES:
             raise UnsupportedError(
-                f"{place} has dtype {array.dtype}", expected="one of " + ", ".join(_DTYPES)
+                f"{place} has dtype {array.dtype}", expected="one of " + ", ".join(DTYPES)
             )
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         tensors[place] = little
-        return _checksum(_DTYPES[array.dtype.name], array.shape, little.tobytes())
+        return _checksum(DTYPES[array.dtype.name], array.shape, little.tobytes())
 
     try:
         tree = encode(model, put)
@@ -108,35 +102,17 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
 
 
 def _parse(data: bytes) -> Model:
-    length, room = int.from_bytes(data[:8], "little"), len(data) - 8
-    if room < 2 or length > room:
-        raise FormatError(
-            f"ends after {len(data)} bytes"
-            + (f", inside a header of {length} bytes" if room >= 2 else ""),
-            expected="a safetensors file: header length, header, tensors",
-            hint=_json.DAMAGED,
-        )
-    if length > limits.MAX_JSON_BYTES:
-        raise FormatError(
-            f"its header has {length} bytes", expected=f"at most {limits.MAX_JSON_BYTES}"
-        )
-    header = _json.parse(data[8 : 8 + length], "the header")
-    try:
-        entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
-    except SafetensorError as error:
-        raise FormatError(
-            f"is no whole safetensors file ({cut(error, 200)})", hint=_json.DAMAGED
-        ) from None
-    metadata = cast("dict[str, str]", header.get("__metadata__") or {})
+    metadata, entries = open_file(data)
     text = metadata.get("ifgo")
     if text is None:
         raise UnsupportedError(
             f"holds {len(entries)} tensors but no model description",
             expected="a file that ifgo wrote",
-            hint="Tensors alone do not say what to compute; convert the model from its framework",
+            hint="Read it as a state_dict of PyTorch: --from safetensors",
         )
-    description = _json.parse(text.encode(errors="surrogatepass"), "the description")
-    return _Payload(dict(entries)).model(description)
+    return _Payload(entries).model(
+        _json.parse(text.encode(errors="surrogatepass"), "the description")
+    )
 
 
 class _Payload:
@@ -177,25 +153,7 @@ class _Payload:
         dtype, shape, data = entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])
         if _checksum(dtype, shape, data) != checksum:
             raise FormatError(f"tensor {place!r} does not match its checksum", hint=_json.DAMAGED)
-        return np.frombuffer(data, _dtype(dtype, place)).reshape(shape)
-
-
-def _dtype(name: str, place: str) -> np.dtype[Any]:
-    known = {theirs: ours for ours, theirs in _DTYPES.items()}
-    if name not in known:
-        raise FormatError(
-            f"tensor {place!r} has dtype {cut(name)}", expected="one of " + ", ".join(known)
-        )
-    if name == "BF16":
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise ToolError(
-                f"tensor {place!r} is bfloat16, which NumPy alone does not know",
-                hint="Install it: pip install ml_dtypes",
-            ) from None
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(known[name]).newbyteorder("<")
+        return np.frombuffer(data, dtype_of(dtype, place)).reshape(shape)
 
 
 def _checksum(dtype: str, shape: tuple[int, ...], data: bytes) -> str:
