@@ -145,8 +145,8 @@ def test_tensors_alone_are_refused(file: Path) -> None:
         file.write_bytes(to_safetensors({"a": np.ones(3), "b": np.ones(2)}, metadata))
         assert not native.sniff(file)
         assert refused(file, UnsupportedError) == (
-            "holds 2 tensors but no model description, expected a file that ifgo wrote. Tensors "
-            "alone do not say what to compute; convert the model from its framework"
+            "holds 2 tensors but no model description, expected a file that ifgo wrote. Read it "
+            "as a state_dict of PyTorch: --from safetensors"
         )
 
 

@@ -52,9 +52,10 @@ def _admit(path: str) -> None:
     if path in _KNOWN:
         return
     name = path.rpartition(".")[2]
-    if "qtensor" in name or "quantized" in path or name.startswith(("QInt", "QUInt")):
+    packed = path == "torch.ScriptObject" or "qtensor" in name or "quantized" in path
+    if packed or name.startswith(("QInt", "QUInt")):
         raise UnsupportedError(
-            f"data.pkl names {quote(path, 120)}, of a quantised model",
+            f"data.pkl names {quote(path, 120)}, packed parameters of a quantised model",
             expected="floating-point tensors",
             hint="Save the state_dict of the model before quantisation",
         )

@@ -24,8 +24,7 @@ class Archive:
     """Members by their name below the one folder that holds them all. Nothing is copied."""
 
     def __init__(self, data: bytes) -> None:
-        """Raises FormatError on a damaged, lying or traversing zip, UnsupportedError on one that
-        torch.save does not write."""
+        """Raises FormatError on a zip that is damaged, repeats itself or names other folders."""
         if data.count(_ENTRY) > MAX_MEMBERS:
             raise FormatError(
                 f"lists more than {MAX_MEMBERS} members", expected="one per tensor, and a few"
@@ -58,14 +57,6 @@ class Archive:
             raise FormatError(
                 f"holds a member {quote(name)}", expected="FOLDER/data.pkl and FOLDER/data/N"
             )
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise UnsupportedError(
-                f"member {quote(name)} is compressed",
-                expected="members stored as they are, as torch.save writes them",
-                hint=_AGAIN,
-            )
-        if entry.flag_bits & 0x41:
-            raise UnsupportedError(f"member {quote(name)} is encrypted", hint=_AGAIN)
         known = "/".join(parts[1:])
         if known in self._entries:
             raise FormatError(f"holds two members {quote(known)}", expected="each name once")
@@ -78,15 +69,24 @@ class Archive:
                 raise FormatError(
                     f"member {quote(entry.filename)} lies over another", hint=_DAMAGED
                 )
-            end = entry.header_offset + _LOCAL.size + entry.file_size
+            end = entry.header_offset + _LOCAL.size + entry.compress_size
         if end > len(self._data):
             raise FormatError(f"its members end at byte {end} of {len(self._data)}", hint=_DAMAGED)
 
     def read(self, name: str) -> memoryview:
-        """The bytes of a member. Raises FormatError where it is absent or its checksum differs."""
+        """The bytes of a member. Raises FormatError where it is absent or its checksum differs,
+        UnsupportedError where it is compressed or encrypted."""
         entry = self._entries.get(name)
         if entry is None:
             raise FormatError(f"has no member {quote(name)}", hint=_DAMAGED)
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise UnsupportedError(
+                f"member {quote(name)} is compressed",
+                expected="members stored as they are, as torch.save writes them",
+                hint=_AGAIN,
+            )
+        if entry.flag_bits & 0x41:
+            raise UnsupportedError(f"member {quote(name)} is encrypted", hint=_AGAIN)
         head = self._data[entry.header_offset : entry.header_offset + _LOCAL.size]
         if len(head) < _LOCAL.size or bytes(head[:4]) != b"PK\x03\x04":
             raise FormatError(f"member {quote(name)} does not begin where it should", hint=_DAMAGED)
