@@ -12,9 +12,9 @@ demo:  ## Deploy the bundled model as C, run it, and prove that nothing changed
 	@tools/bootstrap.sh demo
 	@.venv/bin/ifgo demo
 
-test:  ## Run the tests (ARGS="..." goes to pytest)
+test:  ## Run the tests on all cores (ARGS="..." goes to pytest)
 	@tools/bootstrap.sh test
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n auto $(ARGS)
 
 lint:  ## Check style, types and which module may import which
 	@tools/bootstrap.sh test
