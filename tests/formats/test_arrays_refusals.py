@@ -313,7 +313,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         return str(caught.value).removeprefix(f"{tmp_path / name}: ")
 
     assert load("w.h5", b"") == (
-        "ends in '.h5', expected one of .npz, .npy, .pkl, .bin, .txt, or a folder"
+        "ends in '.h5', expected one of .npz, .npy, .json, .pkl, .bin, .txt, or a folder"
     )
     assert load("w.bin", bytes(8)) == (
         "w.bin has no header, and s.toml declares no arrays, expected [[array]] with name and "
@@ -327,6 +327,12 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     )
     assert load("w.bin", bytes(192), SHEET + DECLARED * 2) == (
         "s.toml declares array 'w' twice, expected each once"
+    )
+    assert load("w.json", b'{"w": {"dim": [2, 3], "data": [1, 2]}}') == (
+        "w has 2 numbers for dim [2, 3], expected as many as that shape has"
+    )
+    assert load("w.json", b'{"w": [1e39]}') == (
+        "w holds a number that is infinite in float32, expected finite float32 numbers"
     )
     assert load("w.txt", b"1 2 x", SHEET + DECLARED) == (
         "w.txt: line 1 holds 'x', expected a decimal number. A number looks like -1.5e-3, and has "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from itertools import permutations
 from pathlib import Path
@@ -216,11 +217,18 @@ def test_kws() -> None:
         assert np.abs(truth(model, x) - expected[f"prob_{name}"]).max() < bound
 
 
-def test_word_segmentation() -> None:
-    """Nine variables of a .npy with objects, read as data; both directions."""
+@pytest.mark.parametrize(
+    ("file", "sheet"),
+    [
+        ("weights.json", "lstm_word_segmentation"),
+        ("weights.npy", "lstm_word_segmentation_npy"),
+    ],
+)
+def test_word_segmentation(file: str, sheet: str) -> None:
+    """Nine variables of a JSON, and of a .npy with objects that is read as data; two directions."""
     folder = given("wordseg_thai")
     expected = np.load(folder / "expected.npz")
-    model = formats.load(folder / "weights.npy", sheet="lstm_word_segmentation_npy")
+    model = formats.load(folder / file, sheet=sheet)
     assert np.abs(truth(model, expected["ids"]) - expected["y"]).max() < 300 * U
 
 
@@ -248,18 +256,20 @@ shape = [16]
 """
 
 
-@pytest.mark.parametrize("kind", ["npz", "npy", "bin", "txt", "pkl", "npys", "bins", "txts"])
+@pytest.mark.parametrize(
+    "kind", ["npz", "npy", "bin", "txt", "pkl", "json", "npys", "bins", "txts"]
+)
 def test_containers(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(4)
     made, arrays = plain(rng)
     x = drawn(rng)
     flat = np.concatenate([a.reshape(-1) for a in arrays.values()])
-    path = tmp_path / (f"w.{kind}" if len(kind) == 3 else "folder")
+    path = tmp_path / (f"w.{kind}" if not kind.endswith("s") else "folder")
     sheet = path.with_suffix(".toml")
-    if len(kind) == 4:
+    if kind.endswith("s"):
         path.mkdir()
         sheet = path / "sheet.toml"
-    sheet.write_text(cases.SHEET + (DECLARED if kind not in ("npz", "pkl", "npys") else ""))
+    sheet.write_text(cases.SHEET + (DECLARED if kind not in ("npz", "pkl", "json", "npys") else ""))
     match kind:
         case "npz":
             np.savez(path, **arrays)
@@ -269,6 +279,8 @@ def test_containers(tmp_path: Path, kind: str) -> None:
             path.write_bytes(flat.astype("<f4").tobytes())
         case "txt":
             path.write_text("\n".join(map(str, flat)))
+        case "json":
+            path.write_text(json.dumps({k: a.tolist() for k, a in arrays.items()} | {"n": 1}))
         case "pkl":
             path.write_bytes(pickle.dumps(arrays))
         case _:

@@ -155,6 +155,24 @@ CASES: dict[str, Callable[[Path], Path]] = {
         data=b"\x80\x03cnumpy.core.multiarray\n_reconstruct\nq\x00)Rq\x01(K\x01h\x01h\x01\x89h\x01tb.",
         name="m.pkl",
     ),
+    "JSON of NaN": _pair(data=b'{"w": [NaN, Infinity]}', name="m.json"),
+    "JSON of 1e999": _pair(data=b'{"w": [1e999]}', name="m.json"),
+    "JSON in JSON": _pair(data=b'{"w": ' + b"[" * 10**6, name="m.json"),
+    "JSON of lists": _pair(data=b'{"w": [' + b"[]," * 10**6 + b"[]]}", name="m.json"),
+    "JSON of numbers": _pair(data=b'{"w": [' + b"1," * 2**22 + b"1]}", name="m.json"),
+    "JSON of one long number": _pair(data=b'{"w": [' + b"1" * 2**22 + b"]}", name="m.json"),
+    "JSON of long keys": _pair(
+        data=b'{"' + b"k" * 2**20 + b'": {"' + b"l" * 2**20 + b'": [1]}}', name="m.json"
+    ),
+    "JSON of objects": _pair(data=b'{"w": [' + b'{"a":1},' * 30_000 + b"{}]}", name="m.json"),
+    "JSON of a key twice": _pair(data=b'{"w": [1], "w": [2]}', name="m.json"),
+    "JSON of a lying shape": _pair(
+        data=b'{"w": {"shape": [1e400, -1], "data": [1]}}', name="m.json"
+    ),
+    "JSON of a shape of 2**62": _pair(
+        data=b'{"w": {"shape": [4611686018427387904, 4], "data": [1]}}', name="m.json"
+    ),
+    "JSON of strings": _pair(data=b'{"w": [1, "a", null, true]}', name="m.json"),
     "a long key": _pair(data=pickle.dumps({"k" * 2**20: np.zeros(8, "f")}, 3), name="m.pkl"),
 }
 

@@ -1,4 +1,4 @@
-"""Named arrays out of what people dump them into: NumPy files, pickles, plain numbers, folders.
+"""Named arrays out of what people dump them into: NumPy files, JSON, pickles, numbers, folders.
 
 Pickles, those of .npy files with objects too, are read as data: nothing in them runs.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ifgo import arrays, decimals, files, limits
 from ifgo.errors import FormatError, IfgoError
-from ifgo.formats import _unpickle
+from ifgo.formats import _json, _unpickle
 from ifgo.formats._arrays_sheet import Declared, Sheet
 from ifgo.formats._unpickle import Made
 from ifgo.text import cut, quote
@@ -145,9 +145,88 @@ def _cut_up(
     return found
 
 
+def _described(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Every list of numbers in a JSON object, float32, named by the keys that lead to it.
+
+    {"dim": [...], "data": [...]} (or shape) is one array. What is no array is left out.
+    """
+    found: dict[str, Array] = {}
+    others = 0
+    left: list[tuple[str, Any]] = list(_json.read(path).items())
+    while left:
+        name, value = left.pop()
+        if isinstance(value, list):
+            numbers = _rectangular(cast("list[Any]", value), name)
+            if numbers is not None:
+                found[name] = numbers
+                continue
+            inner = enumerate(cast("list[Any]", value))
+            left += [(f"{name}.{k}"[: limits.MAX_NAME_CHARS], one) for k, one in inner]
+        elif isinstance(value, dict):
+            tree = cast("dict[str, Any]", value)
+            shaped = _shaped(tree, name)
+            if shaped is not None:
+                found[name] = shaped
+                continue
+            pairs = tree.items()
+            left += [(f"{name}.{cut(k)}"[: limits.MAX_NAME_CHARS], one) for k, one in pairs]
+        else:
+            others += 1
+        if len(found) > limits.MAX_ARRAYS or len(left) > _MOST_VISITS:
+            raise FormatError(
+                f"{path.name} holds too many parts",
+                expected=f"at most {limits.MAX_ARRAYS} arrays, {_MOST_VISITS} values beside them",
+            )
+    found = dict(sorted(found.items()))
+    return found, (f"left out {others} values that are no arrays",) if others else ()
+
+
+def _rectangular(value: list[Any], name: str) -> Array | None:
+    """Nested lists of numbers as float32; None where they are something else."""
+    rows: list[Any] = value
+    for _ in range(3):
+        rows = rows[0] if rows and type(rows[0]) is list else rows
+    if not rows or type(rows[0]) not in (int, float):
+        return None
+    try:
+        double = np.array(value)
+    except ValueError:
+        return None
+    if double.dtype.kind not in "iuf":
+        return None
+    with np.errstate(over="ignore"):
+        single = double.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise FormatError(
+            f"{cut(name)} holds a number that is infinite in float32",
+            expected="finite float32 numbers",
+        )
+    return single
+
+
+def _shaped(tree: dict[str, Any], name: str) -> Array | None:
+    """An object of a shape and flat data, as libraries of other languages write arrays."""
+    key = next((key for key in ("dim", "shape") if key in tree), None)
+    if key is None or not isinstance(tree.get("data"), list):
+        return None
+    shape: Any = tree[key]
+    values = _rectangular(tree["data"], name)
+    if values is None or values.ndim != 1 or not isinstance(shape, list):
+        return None
+    sizes = cast("list[Any]", shape)
+    whole = all(type(n) is int and 0 < n <= limits.MAX_ELEMENTS for n in sizes)
+    if not whole or math.prod(sizes) != values.size:
+        raise FormatError(
+            f"{cut(name)} has {values.size} numbers for {key} {cut(sizes)}",
+            expected="as many as that shape has",
+        )
+    return values.reshape(sizes)
+
+
 READERS: Final[dict[str, Callable[[Path, Sheet], tuple[dict[str, Array], tuple[str, ...]]]]] = {
     ".npz": _npz,
     ".npy": _npy,
+    ".json": _described,
     ".pkl": _pickle,
     ".bin": _plain,
     ".txt": _plain,
