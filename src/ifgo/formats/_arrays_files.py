@@ -185,7 +185,7 @@ def _rectangular(value: list[Any], name: str) -> Array | None:
     """Nested lists of numbers as float32; None where they are something else."""
     rows: list[Any] = value
     for _ in range(3):
-        rows = rows[0] if rows and type(rows[0]) is list else rows
+        rows = cast("list[Any]", rows[0]) if rows and type(rows[0]) is list else rows
     if not rows or type(rows[0]) not in (int, float):
         return None
     try:
