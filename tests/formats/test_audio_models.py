@@ -87,6 +87,17 @@ def test_recorded_outputs(file: str) -> None:
     assert np.abs(judged.y[0] - y[:steps]).max() <= judged.bound
 
 
+def test_a_state_dict_of_pytorch() -> None:
+    """Two nn.LSTM, one of three layers, and a Linear; recorded by PyTorch."""
+    path = MODELS / "rtneural" / "lstm_torch.json"
+    model = formats.load(path, layers="lstm,lstm2,dense")
+    x, y = (np.loadtxt(path.with_name(f"lstm_torch_{what}_python.csv"), ndmin=2) for what in "xy")
+    x = x.reshape(-1, 1).astype("f")
+    judged = whole(model, x[None], start(model), bounds.LIBM)
+    assert judged.bound < LARGEST_BOUND
+    assert np.abs(judged.y[0] - y.reshape(-1, 1)).max() <= judged.bound
+
+
 @pytest.mark.parametrize("file", list(FILES))
 def test_they_come_back(tmp_path: Path, file: str) -> None:
     form = FILES[file]

@@ -195,10 +195,10 @@ class Numbers:
 
         Raises FormatError where it has another shape, holds no number, or one beyond float32.
         """
-        found = _shape(value)
+        found = shape_of(value)
         rows = cast("list[Any]", value) if isinstance(value, list) else []
         nested = len(shape) == 2
-        if found != shape or (nested and any(_shape(row) != shape[1:] for row in rows)):
+        if found != shape or (nested and any(shape_of(row) != shape[1:] for row in rows)):
             said = f"has shape {found}" if found != shape else "has rows of different lengths"
             raise FormatError(f"{what} {said}", where=where, expected=str(shape))
         flat: list[Any] = [x for row in rows for x in row] if nested else rows
@@ -231,14 +231,14 @@ class Numbers:
         return (said,) if self.rounded else ()
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    """Lengths of nested lists, as the first entries have them, two levels at most."""
-    if not isinstance(value, list):
-        return ()
-    rows = cast("list[Any]", value)
-    if rows and isinstance(rows[0], list):
-        return len(rows), len(cast("list[Any]", rows[0]))
-    return (len(rows),)
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Lengths of nested lists, as the first entry of each has them; four levels at most."""
+    shape: list[int] = []
+    while isinstance(value, list) and len(shape) < 4:
+        inner = cast("list[Any]", value)
+        shape.append(len(inner))
+        value = inner[0] if inner else None
+    return tuple(shape)
 
 
 def notes_of(metadata: Any) -> tuple[str, ...]:

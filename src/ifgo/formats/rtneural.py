@@ -1,12 +1,14 @@
 """RTNeural JSON, and AIDA-X files, which are RTNeural's with a skip and gains (FORMATS.md).
 
 {"in_shape": [...], "layers": [{"type", "activation", "shape", "weights", ...}]} with weights as
-Keras lays them out. What RTNeural computes counts, not what was trained: every layer runs once a
-sample, an LSTM has tanh and sigmoid and keeps its state from call to call.
+Keras lays them out; or a state_dict of PyTorch as JSON (_json_state.py). What RTNeural computes
+counts, not what was trained: every layer runs once a sample, an LSTM has tanh and sigmoid and keeps
+its state from call to call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -15,15 +17,16 @@ import numpy as np
 from ifgo import limits
 from ifgo.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from ifgo.cell import Array, LSTMCell
-from ifgo.errors import FormatError, IfgoError, UnsupportedError
-from ifgo.formats import Report, _json
+from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
+from ifgo.formats import Report, _json, _json_state
 from ifgo.formats._rtneural_write import write_file
+from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.gates import LSTM_LAYOUTS, reorder
 from ifgo.layers import ActivationLayer, BatchNorm, Dense, Layer, Recurrent, Residual, Scale
 from ifgo.model import FeatureInput, Model, Provenance
 
 EXTENSIONS = (".json", ".aidax")
-READ_OPTIONS: tuple[str, ...] = ()
+READ_OPTIONS = ("layers", "select")
 WRITE_OPTIONS: tuple[str, ...] = ()
 
 ACTIVATIONS: Final = {
@@ -48,26 +51,53 @@ _ROOT: Final = (
 )
 """All after the first two are AIDA-X's; its plug-ins leave the last three alone."""
 
+_KEYED: Final = frozenset(("in_shape", "layers"))
+"""An object without either is a state_dict."""
+
 _KEYS: Final = ("type", "activation", "shape", "weights")
 _SILENT: Final = -90.0
 """A gain of so many dB or fewer is 0 in AIDA-X."""
 
 
 def sniff(path: Path) -> bool:
-    """Whether `path` starts like a JSON object with "in_shape"."""
-    return b'"in_shape"' in _json.head(path)
+    """Whether `path` starts like a JSON object with "in_shape", or with tensors of an nn.LSTM."""
+    start = _json.head(path)
+    if b'"model_data"' in start or b'"state_dict"' in start:  # GuitarML has such tensors too
+        return False
+    return b'"in_shape"' in start or b"weight_ih" in start
 
 
-def read(path: Path) -> Model:
-    """The model in `path`, float32.
+def read(
+    path: Path, *, layers: str | None = None, select: str | Sequence[str] | None = None
+) -> Model:
+    """The model in `path`, float32; `select` takes recurrent layers of it alone.
 
-    Raises FormatError where weights have another shape than the layer declares, UnsupportedError
-    naming a type, activation or key that ifgo does not read.
+    layers: for a state_dict of PyTorch as JSON the chain of its modules, as "lstm,dense:tanh"; one
+    nn.LSTM alone needs none. Raises FormatError where weights have another shape than the layer
+    declares, UnsupportedError naming a type, activation or key that ifgo does not read, UsageError
+    on names that the file does not hold.
     """
     try:
-        return _model(_json.Fields(_json.read(path)), path)
+        tree = _json.read(path)
+        if not _KEYED.intersection(tree):
+            return _json_state.read(tree, path, layers, select)
+        if layers is not None:
+            raise UsageError(
+                f"option layers is {layers!r}, and the file says its layers itself",
+                expected="it for a state_dict only",
+            )
+        model = _model(_json.Fields(tree), path)
+        return model if select is None else part_of(model, select)
     except IfgoError as error:
         raise error.located(str(path)) from None
+
+
+def list_layers(path: Path, *, layers: str | None = None) -> Listing:
+    """The recurrent layers. Raises what `read` raises."""
+    tree = _json.read(path)
+    if not _KEYED.intersection(tree):
+        return _json_state.listing(tree)
+    return listing_of(read(path, layers=layers), "rtneural")
 
 
 def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
