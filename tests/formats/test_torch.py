@@ -229,6 +229,7 @@ def test_modules_without_words_are_listed_with_the_one_order_that_fits(tmp_path:
     [
         ("", "option layers is '', expected modules between commas, steps after colons, as "
          "embed,rec:last,lin:sigmoid"),
+        ("rec" * 6000, "option layers has 18000 characters, expected at most 16384"),
         ("rec,,lin", "option layers is 'rec,,lin', expected modules between commas, steps after "
          "colons, as embed,rec:last,lin:sigmoid"),
         ("rec:lats", "option layers: 'lats' is no step, expected one of last, state, "

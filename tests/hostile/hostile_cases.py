@@ -20,6 +20,7 @@ import hostile_native
 import hostile_onnx
 import hostile_raw
 import hostile_tflite
+import hostile_torch
 from corpus import Format, Mutant, written
 
 from ifgo import formats
@@ -36,6 +37,8 @@ OWN: Final = (
     hostile_audio.GUITARML,
     hostile_audio.NAM,
     hostile_arrays.ARRAYS,
+    hostile_torch.TORCH,
+    hostile_torch.SAFETENSORS,
 )
 """A new reader joins here."""
 

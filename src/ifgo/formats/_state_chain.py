@@ -35,6 +35,9 @@ from ifgo.layers import (
 from ifgo.model import FeatureInput, Model, Provenance, TokenInput
 from ifgo.text import cut, listed, quote
 
+MAX_CHARS: Final = 16 * 1024
+"""Longest chain in words: 64 layers with the longest names."""
+
 MAX_SUGGESTED: Final = 7
 """Most modules whose orders are tried for a suggestion."""
 
@@ -75,6 +78,10 @@ _WORD: Final = re.compile(r"([a-z_]+)(?:\(([^()]*)\))?")
 def parse(text: str) -> tuple[Step, ...]:
     """The steps that `text` names. Raises UsageError quoting the part that means nothing."""
     steps: list[Step] = []
+    if len(text) > MAX_CHARS:
+        raise UsageError(
+            f"option layers has {len(text)} characters", expected=f"at most {MAX_CHARS}"
+        )
     items = _ITEM.findall(text)
     if ",".join(items) != text or not text.strip():
         raise UsageError(
