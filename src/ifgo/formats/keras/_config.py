@@ -65,6 +65,8 @@ class Version:
     minor: int = 0
     tensorflow: bool = False
     """Whether TensorFlow's own Keras wrote it (-tf, or 2.4 to 2.15)."""
+    recent: bool = False
+    """Whether the layout of the file alone shows that it is of 2.12 or later."""
 
     @staticmethod
     def parse(text: str | None) -> Version:

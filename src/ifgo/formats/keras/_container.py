@@ -73,6 +73,8 @@ def unpack(path: Path, given: Given | None) -> Contents:
     said = cast("dict[str, Any]", config).get("keras_version") if isinstance(config, dict) else None
     if version.major is None and said is not None:
         version = Version.parse(str(said))
+    if version.major is None:
+        version = Version(recent=found.by_path)
     return Contents(config, version, found.root, found.by_path, given=True)
 
 

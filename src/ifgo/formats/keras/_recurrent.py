@@ -227,7 +227,7 @@ def _zero(node: Node, rnn: Rnn) -> bool | None:
     version = node.version
     if not rnn.sequences:
         return False
-    if version.major == 3 or (version.tensorflow and version.minor >= 3):
+    if version.major == 3 or version.recent or (version.tensorflow and version.minor >= 3):
         return True
     if version.major is None or version.tensorflow:
         return None

@@ -185,6 +185,12 @@ class Walk:
                 where=node.where,
                 expected="Keras 2.3 or later, where masked steps before the first give zeros",
             )
+        if self.chain.masked and "mask" not in call.kwargs and node.version.major == 3:
+            raise UnsupportedError(
+                "takes an initial state, for which Keras 3 forgets the mask of its input",
+                where=node.where,
+                expected="a call with mask=, or no mask",
+            )
         for ref, part in zip(given, ("h", "c"), strict=True):
             source = self.graph.calls[ref[0]].node
             if source.kind != "InputLayer" or any(i.name == source.name for i in self.inputs):
