@@ -19,6 +19,7 @@ import hostile_dlfs2
 import hostile_native
 import hostile_onnx
 import hostile_raw
+import hostile_tensorflow
 import hostile_tflite
 import hostile_torch
 from corpus import Format, Mutant, written
@@ -33,6 +34,7 @@ OWN: Final = (
     hostile_darknet.DARKNET,
     hostile_dlfs2.DLFS2,
     hostile_tflite.TFLITE,
+    hostile_tensorflow.TENSORFLOW,
     hostile_audio.RTNEURAL,
     hostile_audio.GUITARML,
     hostile_audio.NAM,

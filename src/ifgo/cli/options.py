@@ -50,6 +50,14 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "help": "Modules of a state_dict in order, and the steps that it does not store, as "
         "embed,rec:last,lin:sigmoid.",
     },
+    "start": {
+        "metavar": "TENSOR",
+        "help": "Tensor of a TensorFlow graph that is the model's input, behind a front end.",
+    },
+    "end": {
+        "metavar": "TENSOR",
+        "help": "Tensor of a TensorFlow graph that is the model's output.",
+    },
     "select": {
         "metavar": "NAME[,NAME]",
         "help": "These recurrent layers alone, out of a larger model; "

@@ -26,6 +26,7 @@ FORMATS: Final = (
     "darknet",
     "dlfs2",
     "tflite",
+    "tensorflow",
     "rtneural",
     "guitarml",
     "nam",

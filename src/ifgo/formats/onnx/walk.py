@@ -43,6 +43,9 @@ class Walk:
         needed = self._needed()
         if left := len(self.graph.nodes) - len(needed):
             self.chain.notes.append(f"left out {left} nodes that no output depends on")
+        for node in needed:
+            if node.op == "LSTM" and node.refusal is not None:
+                raise node.refusal
         self._enter(needed)
         for node in needed:
             self._located_visit(node)

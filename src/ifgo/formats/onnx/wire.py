@@ -27,8 +27,8 @@ _Fields = dict[int, Any]
 
 
 @cache
-def _schema() -> _Fields:
-    """The fields of ModelProto, and those of every message within."""
+def _schema(top: Any) -> _Fields:
+    """The fields of the message `top`, and those of every message within."""
     tables: dict[str, _Fields] = {}
 
     def table(message: Any) -> _Fields:
@@ -41,15 +41,16 @@ def _schema() -> _Fields:
                     found[field.number] = _PACKED_TYPES[field.type]
         return tables[message.full_name]
 
-    return table(onnx.ModelProto.DESCRIPTOR)
+    return table(top)
 
 
-def is_affordable(data: bytes) -> bool:
+def is_affordable(data: bytes, message: Any = onnx.ModelProto.DESCRIPTOR) -> bool:
     """Whether the wire format of `data` is whole, as far as sizes say it.
 
-    Raises FormatError where there is more in it than limits allow.
+    message: the descriptor of what they are. Raises FormatError where there is more in it than
+    limits allow.
     """
-    stack: list[tuple[int, Mapping[int, Any]]] = [(len(data), _schema())]
+    stack: list[tuple[int, Mapping[int, Any]]] = [(len(data), _schema(message))]
     position = fields = messages = packed = 0
     try:
         while stack:

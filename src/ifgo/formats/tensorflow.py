@@ -1,0 +1,170 @@
+"""Frozen TensorFlow graphs (GraphDef .pb), read without TensorFlow. FORMATS.md, TensorFlow.
+
+Beside this file: _tensorflow_file (plain data), _tensorflow_graph (nodes for the walk of the ONNX
+reader, see _graph), _tensorflow_loops with _step (while loops that are LSTMs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifgo.errors import UnsupportedError, UsageError
+from ifgo.formats import Report
+from ifgo.formats._graph import ArrayGraph
+from ifgo.formats._onnx_file import Node
+from ifgo.formats.extraction import Listing
+from ifgo.model import Model
+from ifgo.text import listed, quote
+
+EXTENSIONS: Final = (".pb",)
+READ_OPTIONS: Final = ("select", "start", "end")
+WRITE_OPTIONS: Final = ()
+
+_KERAS: Final = "Save the Keras model as .keras or .h5 (model.save), or freeze its graph"
+
+
+def sniff(path: Path) -> bool:
+    """Whether the name ends in .pb, or the folder is a SavedModel."""
+    try:
+        return (path / "saved_model.pb").is_file() or (
+            path.is_file() and path.suffix.lower() == ".pb"
+        )
+    except OSError:
+        return False
+
+
+def read(
+    path: Path,
+    *,
+    select: str | Sequence[str] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+) -> Model:
+    """The model in `path`, or the recurrent layers that `select` names as a model of their own.
+
+    start, end: names of the tensors that are the model's input and output, where the graph holds
+    more: a front end for audio, a loss. Raises FormatError on a damaged file, UnsupportedError on a
+    SavedModel, and naming the node that is no part of a chain around LSTM cells.
+    """
+    from ifgo.formats._onnx_extract import extract
+    from ifgo.formats._onnx_model import assemble
+    from ifgo.formats._onnx_walk import Walk
+
+    graph = _graph(path, start, end)
+    if select is not None:
+        return extract(graph, {}, select, str(path))
+    walk = Walk(graph, {})
+    if start is not None:
+        walk.chain.notes.append(f"the model starts at tensor {quote(start)}")
+    walk.run()
+    return assemble(graph, walk, str(path))
+
+
+def list_layers(path: Path, *, start: str | None = None, end: str | None = None) -> Listing:
+    """The LSTM loops of the graph in `path`, whatever else it holds."""
+    from ifgo.formats._onnx_extract import listing
+
+    return listing(_graph(path, start, end), {})
+
+
+def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+    """Raises UnsupportedError: ifgo writes no TensorFlow graphs."""
+    raise UnsupportedError(
+        "ifgo writes no TensorFlow graphs",
+        where=str(path),
+        hint="Write an .onnx or a .tflite file",
+    )
+
+
+def _graph(path: Path, start: str | None, end: str | None) -> ArrayGraph:
+    """The graph from `start` to `end`."""
+    from ifgo.formats._graph import OPSET
+    from ifgo.formats._tensorflow_file import parse
+    from ifgo.formats._tensorflow_graph import Translation, entry
+    from ifgo.formats._tensorflow_loops import Loops
+
+    if path.is_dir() or path.name == "saved_model.pb":
+        raise UnsupportedError(
+            "is a SavedModel, whose weights lie in a checkpoint beside it",
+            expected="a frozen GraphDef",
+            hint=_KERAS,
+        )
+    nodes = parse(path)
+    translation = Translation(nodes)
+    arrays = translation.out.arrays
+
+    def constant(plain: list[Node], name: str) -> NDArray[Any] | None:
+        return translation.known(name) if name in nodes else arrays.get(name)
+
+    loops = Loops(translation, constant)
+    inputs = dict(translation.inputs)
+    made = loops.nodes
+    if start is not None:
+        start = start.removesuffix(":0")
+        node = nodes.get(start)
+        if node is None:
+            raise UsageError(
+                f"start names {quote(start)}", expected="one of " + listed(list(nodes))
+            )
+        made = tuple(n for n in made if start not in n.outputs)
+        sizes = (-1, -1, -1)
+        if node.op == "Reshape" and len(node.inputs) == 2:
+            target = translation.known(node.inputs[1])
+            sizes = sizes if target is None else tuple(int(n) for n in target.reshape(-1)[:8])
+        if node.op != "Placeholder":
+            inputs[start] = entry(start, sizes, np.dtype(np.float32))
+    outputs = _outputs(made, end)
+    needed = _reached(made, outputs)
+    return ArrayGraph(
+        nodes=made,
+        inputs={name: value for name, value in inputs.items() if name in needed},
+        outputs=outputs,
+        opset=OPSET,
+        producer="GraphDef",
+        folder=path.parent,
+        _tensors={},
+        framework="tensorflow",
+        arrays=arrays,
+    )
+
+
+def _outputs(nodes: tuple[Node, ...], end: str | None) -> tuple[str, ...]:
+    """The tensors that nothing takes and that depend on an LSTM, or `end`."""
+    every = [name for node in nodes for name in node.outputs]
+    if end is not None:
+        if end.removesuffix(":0") not in every:
+            raise UsageError(f"end names {quote(end)}", expected="one of " + listed(every[::-1]))
+        return (end.removesuffix(":0"),)
+    taken = {name for node in nodes for name in node.inputs}
+    behind: set[str] = set()
+    for node in nodes:
+        if node.op == "LSTM" or behind.intersection(node.inputs):
+            behind.update(node.outputs)
+    ends = [name for name in every if name in behind and name not in taken]
+    unused = {name for node in nodes if node.kind in ("Exit", "While") for name in node.outputs}
+    found = tuple(name for name in ends if name not in unused) or tuple(ends)
+    if not found:
+        raise UnsupportedError(
+            "has no loop that runs LSTM cells, but "
+            + listed(dict.fromkeys(node.op for node in nodes)),
+            expected="a frozen graph with tf.nn.dynamic_rnn",
+            hint=_KERAS,
+        )
+    return found
+
+
+def _reached(nodes: tuple[Node, ...], outputs: tuple[str, ...]) -> set[str]:
+    makers = {name: node for node in nodes for name in node.outputs}
+    wanted, found = list(outputs), set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found.add(name)
+            if name in makers:
+                wanted.extend(makers[name].inputs)
+    return found
