@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ifgo.activations import RELU, SIGMOID, TANH, Activation
 from ifgo.cell import LSTMCell
 from ifgo.errors import UnsupportedError
-from ifgo.formats._onnx_file import Node, quoted
+from ifgo.formats.onnx.file import Node, quoted
 
 Array = NDArray[Any]
 
@@ -116,6 +116,8 @@ class Step:
                 f"takes {quoted(name)} where a part of an LSTM cell is expected",
                 expected="c' = f·c + i·g and h' = o·tanh(c')",
             )
+        if node.refusal is not None:
+            raise node.refusal
         return node
 
     def _refused(self, name: str, what: str) -> UnsupportedError:

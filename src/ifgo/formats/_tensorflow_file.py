@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats._onnx_wire import is_affordable
+from ifgo.formats.onnx.wire import is_affordable
 from ifgo.text import quote
 
 _BOOL, _INT32, _INT64, _FLOAT, _DOUBLE, _BYTES = 8, 5, 3, 2, 1, 12

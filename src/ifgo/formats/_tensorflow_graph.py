@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._graph import GraphBuilder
-from ifgo.formats._onnx_file import GraphInput, Node
-from ifgo.formats._onnx_value import Length, Size
 from ifgo.formats._tensorflow_file import TFNode, shape_of
+from ifgo.formats.onnx.file import GraphInput, Node
+from ifgo.formats.onnx.value import Length, Size
 from ifgo.text import quote
 
 LOOP: Final = ("Enter", "Merge", "Switch", "NextIteration", "Exit", "LoopCond")
@@ -76,7 +76,7 @@ class Translation:
                 named = error.where is not None and node.where in error.where
                 del self.out.nodes[done:]
                 self.out.refuse(
-                    node.op,
+                    "refused",  # so that nobody takes its inputs for those of its operator
                     node.inputs,
                     (node.name,),
                     error if named else error.located(node.where),

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ifgo.errors import UnsupportedError, UsageError
 from ifgo.formats import Report
 from ifgo.formats._graph import ArrayGraph
-from ifgo.formats._onnx_file import Node
 from ifgo.formats.extraction import Listing
+from ifgo.formats.onnx.file import Node
 from ifgo.model import Model
 from ifgo.text import listed, quote
 
@@ -51,9 +51,9 @@ def read(
     more: a front end for audio, a loss. Raises FormatError on a damaged file, UnsupportedError on a
     SavedModel, and naming the node that is no part of a chain around LSTM cells.
     """
-    from ifgo.formats._onnx_extract import extract
-    from ifgo.formats._onnx_model import assemble
-    from ifgo.formats._onnx_walk import Walk
+    from ifgo.formats.onnx.extract import extract
+    from ifgo.formats.onnx.model import assemble
+    from ifgo.formats.onnx.walk import Walk
 
     graph = _graph(path, start, end)
     if select is not None:
@@ -67,7 +67,7 @@ def read(
 
 def list_layers(path: Path, *, start: str | None = None, end: str | None = None) -> Listing:
     """The LSTM loops of the graph in `path`, whatever else it holds."""
-    from ifgo.formats._onnx_extract import listing
+    from ifgo.formats.onnx.extract import listing
 
     return listing(_graph(path, start, end), {})
 
