@@ -212,7 +212,8 @@ def test_all_that_is_refused_stands_in_one_message(tmp_path: Path) -> None:
         "constant; layer odd: peephole; layer odd: clip_z 3.0; layer odd: clip_cell 2.0; layer "
         "odd: coupling f=1-i; layer odd: activations sigmoid/relu/tanh; layer back: no forward "
         "direction; layer sum: merge sum; layer proj: bias_hr; layer proj: a projection to 4, "
-        f"which PyTorch wants below hidden_size 4; layer res: residual; layer scale: scale. {INSTEAD}"
+        "which PyTorch wants below hidden_size 4; layer res: residual; layer scale: scale. "
+        + INSTEAD
     )
     assert not path.exists()
 
