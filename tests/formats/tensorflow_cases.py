@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ifgo.formats._tensorflow_file import _graph
+from ifgo.formats.tensorflow.file import _graph
 
 DTYPES = {"float32": 1, "int32": 3}
 

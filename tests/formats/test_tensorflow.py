@@ -140,7 +140,7 @@ def test_a_loop_that_is_refused(tmp_path: Path, odd: dict[str, Any], says: str) 
 def test_one_operator_at_a_time(tmp_path: Path, op: str) -> None:
     """Another operator in a cell is another cell that is read as what it is, or a refusal."""
     path = saved(tmp_path / "a.pb", [draw_cell(6, peephole=True, clip=0.25)])
-    from ifgo.formats._tensorflow_file import _graph
+    from ifgo.formats.tensorflow.file import _graph
 
     whole = path.read_bytes()
     count = sum(node.op == op.encode() for node in _graph().FromString(whole).node)

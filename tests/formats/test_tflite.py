@@ -21,7 +21,7 @@ from tflite_cases import (
 )
 
 from ifgo import formats, gates
-from ifgo.formats import _tflite_lstm
+from ifgo.formats.tflite import lstm
 from ifgo.model import Model
 from ifgo.reference import truth
 
@@ -80,7 +80,7 @@ def test_wrong_gate_orders_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     expected, right, seen = forward(cell, STEPS), gates.LSTM_LAYOUTS["tflite"], 0
     for order in permutations("ifgo"):
         layout = gates.GateLayout("".join(order), right.orientation, right.bias, right.peephole)
-        monkeypatch.setattr(_tflite_lstm, "LAYOUT", layout)
+        monkeypatch.setattr(lstm, "LAYOUT", layout)
         error = np.abs(float64(formats.load(path), STEPS) - expected).max()
         assert (error < FLOAT64) == (layout.order == right.order)
         seen += error > 1e-3
@@ -94,7 +94,7 @@ def test_wrong_peephole_orders_show(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     expected = forward(cell, STEPS)
     for order in permutations("ifo"):
         layout = gates.GateLayout("ifgo", "rows", "one", "".join(order))
-        monkeypatch.setattr(_tflite_lstm, "LAYOUT", layout)
+        monkeypatch.setattr(lstm, "LAYOUT", layout)
         error = np.abs(float64(formats.load(path), STEPS) - expected).max()
         assert (error < FLOAT64) == (layout.peephole == "ifo")
 
@@ -194,7 +194,7 @@ def test_arithmetic_with_constants_and_activations(tmp_path: Path) -> None:
 
 
 def test_weights_of_float16_and_of_int8_that_are_turned_into_float32(tmp_path: Path) -> None:
-    from ifgo.formats._tflite_build import FlatFile
+    from ifgo.formats.tflite.build import FlatFile
 
     flat, x, y, cell = around(tmp_path, 6)
     assert isinstance(flat, FlatFile)

@@ -18,8 +18,8 @@ from ifgo import formats
 from ifgo.activations import SIGMOID, TANH, Activation
 from ifgo.cell import LayerNorm, LSTMCell, MatrixNorm
 from ifgo.errors import IfgoError
-from ifgo.formats import _tflite_guard
-from ifgo.formats._tflite_build import FlatFile
+from ifgo.formats.tflite import guard
+from ifgo.formats.tflite.build import FlatFile
 from ifgo.model import (
     Dropout,
     FeatureInput,
@@ -392,10 +392,10 @@ def test_a_root_that_lies(tmp_path: Path, place: int, value: int, says: str) -> 
 def test_many_offsets_to_one_table(tmp_path: Path) -> None:
     """A vector of 2^18 offsets to one tensor is refused by its count, before they are followed."""
     flat, x, y, _ = lstm_file(draw_cell(1))
-    flat.tensors += [flat.tensors[0]] * _tflite_guard.MAX_TABLES
+    flat.tensors += [flat.tensors[0]] * guard.MAX_TABLES
     assert refusal(save(flat, tmp_path / "a.tflite", x, y)) == (
         f"SubGraph #0, field 0 lists {len(flat.tensors)} tables, expected at most "
-        f"{_tflite_guard.MAX_TABLES} in all"
+        f"{guard.MAX_TABLES} in all"
     )
 
 
@@ -406,8 +406,8 @@ def test_a_huge_shape_without_data(tmp_path: Path) -> None:
 
 
 def test_a_field_of_a_newer_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = _tflite_guard.TABLES | {"Buffer": ()}
-    monkeypatch.setattr(_tflite_guard, "TABLES", tables)
+    tables = guard.TABLES | {"Buffer": ()}
+    monkeypatch.setattr(guard, "TABLES", tables)
     flat, x, y, _ = lstm_file(draw_cell(1))
     assert refusal(save(flat, tmp_path / "a.tflite", x, y)) == (
         "Buffer #1 has a field 0, expected the 0 fields of the schema that ifgo knows. Convert the "

@@ -28,7 +28,7 @@ from tflite_cases import (
 
 from ifgo import formats
 from ifgo.errors import IfgoError
-from ifgo.formats._tflite_guard import OPTIONS
+from ifgo.formats.tflite.guard import OPTIONS
 from ifgo.model import Dense, FeatureInput, LastStep, Model, Recurrent
 from ifgo.reference import truth
 from ifgo.verification.bounds import ActivationErrors, cell_bounds

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ifgo.formats._tflite_build import FlatFile
-from ifgo.formats._tflite_file import schema
+from ifgo.formats.tflite.build import FlatFile
+from ifgo.formats.tflite.file import schema
 
 Cell = dict[str, Any]
 

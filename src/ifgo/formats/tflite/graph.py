@@ -1,4 +1,4 @@
-"""The operators of a TFLite graph as nodes with the meaning of ONNX (see _graph).
+"""The operators of a TFLite graph as nodes with the meaning of ONNX (see ifgo.formats._graph).
 
 What is not translated keeps its own name, and the walk refuses it where an output needs it.
 """
@@ -14,8 +14,10 @@ import numpy as np
 
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._graph import ArrayGraph, GraphBuilder
-from ifgo.formats._tflite_file import DTYPES, File, Operator, Tensor
-from ifgo.formats._tflite_lstm import (
+from ifgo.formats.onnx.file import GraphInput
+from ifgo.formats.onnx.value import Length, Size
+from ifgo.formats.tflite.file import DTYPES, File, Operator, Tensor
+from ifgo.formats.tflite.lstm import (
     ACTIVATION_NAMES,
     BIDIRECTIONAL,
     UNIDIRECTIONAL,
@@ -23,8 +25,6 @@ from ifgo.formats._tflite_lstm import (
     bidirectional,
     unidirectional,
 )
-from ifgo.formats.onnx.file import GraphInput
-from ifgo.formats.onnx.value import Length, Size
 from ifgo.text import quote
 
 _FUSED: Final = {1: "Relu", 4: "Tanh"}

@@ -13,9 +13,9 @@ from ifgo.cell import LSTMCell
 from ifgo.errors import IfgoError
 from ifgo.formats import Report
 from ifgo.formats._plan import Floats, Plan
-from ifgo.formats._tflite_build import FlatFile
-from ifgo.formats._tflite_file import schema
-from ifgo.formats._tflite_lstm import ACTIVATIONS, BIDIRECTIONAL, LAYOUT, UNIDIRECTIONAL
+from ifgo.formats.tflite.build import FlatFile
+from ifgo.formats.tflite.file import schema
+from ifgo.formats.tflite.lstm import ACTIVATIONS, BIDIRECTIONAL, LAYOUT, UNIDIRECTIONAL
 from ifgo.layers import (
     ActivationLayer,
     Dense,

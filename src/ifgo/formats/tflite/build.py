@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ifgo.formats._tflite_file import VERSION, enum
-from ifgo.formats._tflite_guard import IDENTIFIER
+from ifgo.formats.tflite.file import VERSION, enum
+from ifgo.formats.tflite.guard import IDENTIFIER
 
 _TYPES: Final = {"float32": "FLOAT32", "int32": "INT32"}
 

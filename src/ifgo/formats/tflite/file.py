@@ -1,6 +1,6 @@
 """A TFLite flatbuffer as checked plain data: tensors, operators, options. Nothing is computed.
 
-The schema's accessors come from the package `tflite`; _tflite_guard checks every offset first.
+The schema's accessors come from the package `tflite`; module guard checks every offset first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, ToolError, UnsupportedError
-from ifgo.formats._tflite_guard import OPTIONS, Guard
+from ifgo.formats.tflite.guard import OPTIONS, Guard
 from ifgo.text import cut, quote
 
 VERSION: Final = 3

@@ -16,7 +16,7 @@ from ifgo import gates, limits
 from ifgo.activations import RELU, SIGMOID, TANH, Activation
 from ifgo.cell import LayerNorm, LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
-from ifgo.formats._tflite_file import File, Operator, Tensor
+from ifgo.formats.tflite.file import File, Operator, Tensor
 from ifgo.layers import Recurrent
 from ifgo.text import quote
 

@@ -1,7 +1,7 @@
 """Frozen TensorFlow graphs (GraphDef .pb), read without TensorFlow. FORMATS.md, TensorFlow.
 
-Beside this file: _tensorflow_file (plain data), _tensorflow_graph (nodes for the walk of the ONNX
-reader, see _graph), _tensorflow_loops with _step (while loops that are LSTMs).
+Beside this file: file (plain data), graph (nodes for the walk of the ONNX reader, see
+ifgo.formats._graph), loops with step (while loops that are LSTMs).
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
 def _graph(path: Path, start: str | None, end: str | None) -> ArrayGraph:
     """The graph from `start` to `end`."""
     from ifgo.formats._graph import OPSET
-    from ifgo.formats._tensorflow_file import parse
-    from ifgo.formats._tensorflow_graph import Translation, entry
-    from ifgo.formats._tensorflow_loops import Loops
+    from ifgo.formats.tensorflow.file import parse
+    from ifgo.formats.tensorflow.graph import Translation, entry
+    from ifgo.formats.tensorflow.loops import Loops
 
     if path.is_dir() or path.name == "saved_model.pb":
         raise UnsupportedError(

@@ -1,8 +1,8 @@
 """TFLite (LiteRT): float32 flatbuffers around its sequence LSTM operators. FORMATS.md, TFLite.
 
-Beside this file: _tflite_guard (the bytes), _tflite_file (plain data), _tflite_lstm and
-_tflite_graph (nodes for the walk of the ONNX reader, see _graph), _tflite_write. The package
-`tflite` holds the schema: pip install 'ifgo[tflite]'.
+Beside this file: guard (the bytes), file (plain data), lstm and graph (nodes for the walk of the
+ONNX reader, see ifgo.formats._graph), build and writer. The package `tflite` holds the schema:
+pip install 'ifgo[tflite]'.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def read(path: Path, *, select: str | Sequence[str] | None = None) -> Model:
     package tflite is missing, FormatError on a damaged file, UnsupportedError naming the operator
     that is no part of a float32 chain of layers.
     """
-    from ifgo.formats._tflite_file import parse
-    from ifgo.formats._tflite_graph import Translation
     from ifgo.formats.onnx.extract import extract
     from ifgo.formats.onnx.model import assemble
     from ifgo.formats.onnx.walk import Walk
+    from ifgo.formats.tflite.file import parse
+    from ifgo.formats.tflite.graph import Translation
 
     file = parse(path)
     translation = Translation(file, path)
@@ -69,9 +69,9 @@ def read(path: Path, *, select: str | Sequence[str] | None = None) -> Model:
 
 def list_layers(path: Path) -> Listing:
     """The LSTM operators of the main graph in `path`, whatever else it holds."""
-    from ifgo.formats._tflite_file import parse
-    from ifgo.formats._tflite_graph import Translation
     from ifgo.formats.onnx.extract import listing
+    from ifgo.formats.tflite.file import parse
+    from ifgo.formats.tflite.graph import Translation
 
     return listing(Translation(parse(path), path).graph, {})
 
@@ -83,6 +83,6 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
     package tflite is missing. allow_lossy permits zeros for absent biases, rounding to float32, a
     run-time forget bias in the bias, and a state that TFLite keeps between calls.
     """
-    from ifgo.formats._tflite_write import write_file
+    from ifgo.formats.tflite.writer import write_file
 
     return write_file(model, path, allow_lossy=allow_lossy)

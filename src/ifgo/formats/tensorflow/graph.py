@@ -1,6 +1,6 @@
-"""The operators of a TensorFlow graph as nodes with the meaning of ONNX (see _graph).
+"""The operators of a TensorFlow graph as nodes with the meaning of ONNX (see ifgo.formats._graph).
 
-Loops are cut where a step begins: what a step is given has no maker. _tensorflow_loops turns those
+Loops are cut where a step begins: what a step is given has no maker. Module loops turns those
 that compute an LSTM into nodes.
 """
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ifgo import limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._graph import GraphBuilder
-from ifgo.formats._tensorflow_file import TFNode, shape_of
 from ifgo.formats.onnx.file import GraphInput, Node
 from ifgo.formats.onnx.value import Length, Size
+from ifgo.formats.tensorflow.file import TFNode, shape_of
 from ifgo.text import quote
 
 LOOP: Final = ("Enter", "Merge", "Switch", "NextIteration", "Exit", "LoopCond")
