@@ -16,6 +16,7 @@ import hostile_arrays
 import hostile_audio
 import hostile_darknet
 import hostile_dlfs2
+import hostile_keras
 import hostile_native
 import hostile_onnx
 import hostile_raw
@@ -33,6 +34,8 @@ OWN: Final = (
     hostile_onnx.ONNX,
     hostile_darknet.DARKNET,
     hostile_dlfs2.DLFS2,
+    hostile_keras.KERAS,
+    hostile_keras.KERAS_H5,
     hostile_tflite.TFLITE,
     hostile_tensorflow.TENSORFLOW,
     hostile_audio.RTNEURAL,
@@ -54,6 +57,7 @@ NAMED: Final[dict[str, Callable[[Path, str], Path]]] = {
     "native": hostile_native.named,
     "raw": hostile_raw.named,
     "onnx": hostile_onnx.named,
+    "keras": hostile_keras.named,
     "rtneural": partial(hostile_audio.named, "rtneural"),
     "nam": partial(hostile_audio.named, "nam"),
 }
