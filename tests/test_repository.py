@@ -346,7 +346,7 @@ class TestMakefile:
         ]
         assert self.make("--dry-run", "test", "ARGS=-k onnx").splitlines() == [
             "tools/bootstrap.sh test",
-            ".venv/bin/python -m pytest -k onnx",
+            ".venv/bin/python -m pytest -n auto -k onnx",
         ]
 
 

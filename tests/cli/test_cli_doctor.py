@@ -91,7 +91,7 @@ def test_json(ifgo, cc, cross_tools, installed):
     assert done.json["checks"][names.index("torch")] == {
         "name": "torch",
         "state": "missing",
-        "detail": "not installed, only for tests against PyTorch",
+        "detail": "not installed, only for ifgo verify --against torch and writing .pt",
         "fix": "pip install torch",
     }
 

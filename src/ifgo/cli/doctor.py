@@ -28,7 +28,8 @@ REQUIRED: Final = ("numpy", "onnx", "h5py", "safetensors", "click", "rich", "jin
 OPTIONAL: Final = {
     "onnxruntime": ("ifgo verify --against onnxruntime", "pip install onnxruntime"),
     "plotly": ("the page of ifgo demo", "pip install plotly"),
-    "torch": ("tests against PyTorch", "pip install torch"),
+    "torch": ("ifgo verify --against torch and writing .pt", "pip install torch"),
+    "tflite": ("TFLite files", "pip install tflite flatbuffers"),
 }
 """Package → what needs it, and how to install it."""
 
