@@ -20,6 +20,7 @@ import hostile_keras
 import hostile_native
 import hostile_onnx
 import hostile_raw
+import hostile_stm32
 import hostile_tensorflow
 import hostile_tflite
 import hostile_torch
@@ -44,6 +45,7 @@ OWN: Final = (
     hostile_arrays.ARRAYS,
     hostile_torch.TORCH,
     hostile_torch.SAFETENSORS,
+    hostile_stm32.STM32,
 )
 """A new reader joins here."""
 

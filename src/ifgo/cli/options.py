@@ -58,6 +58,10 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "metavar": "TENSOR",
         "help": "Tensor of a TensorFlow graph that is the model's output.",
     },
+    "shape": {
+        "metavar": "I,H",
+        "help": "Sizes of a text of gate blocks (stm32_text): input_size,hidden_size.",
+    },
     "select": {
         "metavar": "NAME[,NAME]",
         "help": "These recurrent layers alone, out of a larger model; "
@@ -83,6 +87,13 @@ _WRITING: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         {
             "type": click.Choice(["pjreddie", "alexeyab"]),
             "help": "Fork that shall read a Darknet DST [default: pjreddie].",
+        },
+    ),
+    "decimals": (
+        "--decimals",
+        {
+            "type": click.IntRange(0, 20),
+            "help": "Digits after the point in an stm32_text DST [default: all that matter].",
         },
     ),
     "dtype": (

@@ -34,8 +34,12 @@ FORMATS: Final = (
     "arrays",
     "torch",
     "safetensors",
+    "stm32_text",
 )
 """Names as `--from` and `--to` take them; module ifgo.formats.<name> holds each."""
+
+_MEANING: Final = {"sheet": "arrays", "shape": "stm32_text"}
+"""Reading option → the format that it is given for, where the content alone would not say it."""
 
 Stack = Literal["stacked", "hidden-as-sequence"]
 
@@ -130,11 +134,10 @@ def list_layers(path: str | Path, format: str | None = None, **options: Any) -> 
 
 
 def _found(place: Path, format: str | None, options: dict[str, Any]) -> str:
-    """The format of a file that exists; what has a sheet is a dump of arrays."""
+    """The format of a file that exists; some options belong to one format alone."""
     _require_readable(place)
-    if options.get("sheet") is not None:
-        format = format or "arrays"
-    name = format or next((n for n in FORMATS if get(n).sniff(place)), None)
+    meant = next((_MEANING[key] for key in _MEANING if options.get(key) is not None), None)
+    name = format or meant or next((n for n in FORMATS if get(n).sniff(place)), None)
     if name is None:
         raise FormatError(
             "is in no format that ifgo knows",
