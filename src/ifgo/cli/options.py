@@ -62,6 +62,10 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "metavar": "I,H",
         "help": "Sizes of a text of gate blocks (stm32_text): input_size,hidden_size.",
     },
+    "architecture": {
+        "metavar": "NET.toml",
+        "help": "A file that says the chain of a state_dict instead of --layers.",
+    },
     "select": {
         "metavar": "NAME[,NAME]",
         "help": "These recurrent layers alone, out of a larger model; "

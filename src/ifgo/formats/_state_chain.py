@@ -48,7 +48,7 @@ class Use:
     of a batch norm. name: of the layer, the module's where empty."""
 
     module: str
-    kind: Literal["", "embedding", "dense"] = ""
+    kind: Literal["", "lstm", "embedding", "dense"] = ""
     epsilon: float | None = None
     name: str = ""
 
@@ -258,7 +258,9 @@ def _made(step: Use, module: Module, following: Module | None, *, first: bool) -
                 expected=f"{module.name}:batch_norm(1e-5), 1e-5 being PyTorch's default",
             )
         return state_dict.batch_norm(module, step.epsilon, step.name)
-    kinds = {"linear": ("", "dense"), "matrix": ("", "dense", "embedding")}.get(module.kind, ("",))
+    kinds = {"linear": ("", "dense"), "matrix": ("", "dense", "embedding")}.get(
+        module.kind, ("", "lstm")
+    )
     if step.kind not in kinds or step.epsilon is not None:
         said = step.kind or "batch_norm"
         raise UsageError(f"is {module.words}, no {said}", expected=f"{module.name} without it")
@@ -365,7 +367,7 @@ def read(
     tensors: Tensors,
     provenance: Provenance,
     *,
-    layers: str | None,
+    layers: str | Sequence[Step] | None,
     select: str | Sequence[str] | None,
     own: Any = None,
 ) -> Model:
@@ -386,7 +388,8 @@ def read(
             )
         return assemble(found, (Use(name),), provenance)
     if layers is not None:
-        return assemble(found, parse(layers), provenance)
+        steps = parse(layers) if isinstance(layers, str) else layers
+        return assemble(found, steps, provenance)
     if own is None:
         return assemble(found, None, provenance)
     if type(own) is not str:

@@ -17,13 +17,14 @@ from safetensors.numpy import save as to_safetensors
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats import Report, _state_chain, _state_dict
+from ifgo.formats._architecture import chain_of
 from ifgo.formats._safetensors_file import INTEGERS, dtype_of, open_file
 from ifgo.formats._state_write import OWN, lay_out
 from ifgo.formats.extraction import Listing
 from ifgo.model import Model, Provenance
 
 EXTENSIONS = (".safetensors",)
-READ_OPTIONS = ("layers", "select")
+READ_OPTIONS = ("layers", "architecture", "select")
 WRITE_OPTIONS: tuple[str, ...] = ()
 
 
@@ -43,22 +44,31 @@ def sniff(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, layers: str | None = None, select: str | Sequence[str] | None = None
+    path: Path,
+    *,
+    layers: str | None = None,
+    architecture: str | None = None,
+    select: str | Sequence[str] | None = None,
 ) -> Model:
     """The model in a state_dict; weights keep their dtype.
 
-    layers: the chain, as "embed,rec:last,lin:sigmoid"; select: one recurrent module. One nn.LSTM
-    or nn.LSTMCell alone needs neither, nor does a file of `write`. Raises UnsupportedError naming
-    what computes its weights, or all modules where their order is open; FormatError on damage.
+    layers: the chain, as "embed,rec:last,lin:sigmoid"; architecture: a TOML file that says
+    it; select: one recurrent module. One nn.LSTM or nn.LSTMCell alone needs none, nor does
+    a file of `write`. Raises UnsupportedError naming what computes its weights, or all modules where their order is open; FormatError on damage.
     """
     tensors, metadata = _tensors(path)
     provenance = Provenance("pytorch", "safetensors", str(path))
     own = metadata.get(OWN)
-    return _state_chain.read(tensors, provenance, layers=layers, select=select, own=own)
+    return _state_chain.read(
+        tensors, provenance, layers=chain_of(layers, architecture), select=select, own=own
+    )
 
 
-def list_layers(path: Path, *, layers: str | None = None) -> Listing:
-    """The recurrent modules by name, and the others by kind. layers: as for `read`, not needed."""
+def list_layers(
+    path: Path, *, layers: str | None = None, architecture: str | None = None
+) -> Listing:
+    """The recurrent modules by name, and the others by kind. The options
+    are those of `read`, and not needed."""
     return _state_chain.listing(_state_dict.modules(_tensors(path)[0]), "safetensors")
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
 from ifgo.formats import Report, _state_chain, _state_dict
+from ifgo.formats._architecture import chain_of
 from ifgo.formats._state_write import OWN, lay_out
 from ifgo.formats._torch_pickle import metadata_of, read_pickle, table_of, tensor_of
 from ifgo.formats._torch_tensor import Tensor, values
@@ -28,7 +29,7 @@ from ifgo.model import Model, Provenance
 from ifgo.text import listed, quote
 
 EXTENSIONS = (".pt", ".pth")
-READ_OPTIONS = ("layers", "select")
+READ_OPTIONS = ("layers", "architecture", "select")
 WRITE_OPTIONS: tuple[str, ...] = ()
 
 NESTED: Final = ("state_dict", "model_state_dict", "model")
@@ -54,21 +55,30 @@ def sniff(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, layers: str | None = None, select: str | Sequence[str] | None = None
+    path: Path,
+    *,
+    layers: str | None = None,
+    architecture: str | None = None,
+    select: str | Sequence[str] | None = None,
 ) -> Model:
     """The model in a state_dict, or in a checkpoint around one; weights keep their dtype.
 
-    layers: the chain, as "embed,rec:last,lin:sigmoid"; select: one recurrent module. One nn.LSTM
-    or nn.LSTMCell alone needs neither. Raises UnsupportedError naming what the pickle would run,
-    what computes its weights, or all modules where their order is open; FormatError on damage.
+    layers: the chain, as "embed,rec:last,lin:sigmoid"; architecture: a TOML file that says
+    it; select: one recurrent module. One nn.LSTM or nn.LSTMCell alone needs none. Raises
+    UnsupportedError naming what the pickle would run, what computes its weights, or all modules where their order is open; FormatError on damage.
     """
     tensors, own, notes = _tensors(path)
     provenance = Provenance("pytorch", "", str(path), tuple(notes))
-    return _state_chain.read(tensors, provenance, layers=layers, select=select, own=own)
+    return _state_chain.read(
+        tensors, provenance, layers=chain_of(layers, architecture), select=select, own=own
+    )
 
 
-def list_layers(path: Path, *, layers: str | None = None) -> Listing:
-    """The recurrent modules by name, and the others by kind. layers: as for `read`, not needed."""
+def list_layers(
+    path: Path, *, layers: str | None = None, architecture: str | None = None
+) -> Listing:
+    """The recurrent modules by name, and the others by kind. The options
+    are those of `read`, and not needed."""
     return _state_chain.listing(_state_dict.modules(_tensors(path)[0]), "torch")
 
 
