@@ -52,9 +52,10 @@ def read(
 ) -> Model:
     """The model in a state_dict; weights keep their dtype.
 
-    layers: the chain, as "embed,rec:last,lin:sigmoid"; architecture: a TOML file that says
-    it; select: one recurrent module. One nn.LSTM or nn.LSTMCell alone needs none, nor does
-    a file of `write`. Raises UnsupportedError naming what computes its weights, or all modules where their order is open; FormatError on damage.
+    layers: the chain, as "embed,rec:last,lin:sigmoid"; architecture: a TOML file that says it;
+    select: one recurrent module. One nn.LSTM or nn.LSTMCell alone needs none, nor does a file
+    of `write`. Raises UnsupportedError naming what computes its weights, or all modules where
+    their order is open; FormatError on damage.
     """
     tensors, metadata = _tensors(path)
     provenance = Provenance("pytorch", "safetensors", str(path))
@@ -67,8 +68,10 @@ def read(
 def list_layers(
     path: Path, *, layers: str | None = None, architecture: str | None = None
 ) -> Listing:
-    """The recurrent modules by name, and the others by kind. The options
-    are those of `read`, and not needed."""
+    """The recurrent modules by name, and the others by kind.
+
+    The options are those of `read`, and not needed.
+    """
     return _state_chain.listing(_state_dict.modules(_tensors(path)[0]), "safetensors")
 
 

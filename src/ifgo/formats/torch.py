@@ -63,9 +63,10 @@ def read(
 ) -> Model:
     """The model in a state_dict, or in a checkpoint around one; weights keep their dtype.
 
-    layers: the chain, as "embed,rec:last,lin:sigmoid"; architecture: a TOML file that says
-    it; select: one recurrent module. One nn.LSTM or nn.LSTMCell alone needs none. Raises
-    UnsupportedError naming what the pickle would run, what computes its weights, or all modules where their order is open; FormatError on damage.
+    layers: the chain, as "embed,rec:last,lin:sigmoid"; architecture: a TOML file that says it;
+    select: one recurrent module. One nn.LSTM or nn.LSTMCell alone needs none. Raises
+    UnsupportedError naming what the pickle would run, what computes its weights, or all modules
+    where their order is open; FormatError on damage.
     """
     tensors, own, notes = _tensors(path)
     provenance = Provenance("pytorch", "", str(path), tuple(notes))
@@ -77,8 +78,10 @@ def read(
 def list_layers(
     path: Path, *, layers: str | None = None, architecture: str | None = None
 ) -> Listing:
-    """The recurrent modules by name, and the others by kind. The options
-    are those of `read`, and not needed."""
+    """The recurrent modules by name, and the others by kind.
+
+    The options are those of `read`, and not needed.
+    """
     return _state_chain.listing(_state_dict.modules(_tensors(path)[0]), "torch")
 
 
