@@ -507,3 +507,15 @@ def test_unknown_variant(target: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         c99.emit(STREAM, variant="fast")  # type: ignore[arg-type]
     assert str(caught.value) == "unknown variant 'fast', expected exact or contracted"
+
+
+def test_the_header_says_how_states_that_are_inputs_are_given() -> None:
+    """And the program does what it says: zero until model_set_state."""
+    slots = (StateSlot("a", "h"), StateSlot("a", "c"))
+    given = Model(
+        (FeatureInput(2), *(StateInput(f"{slot.part}0", (slot,)) for slot in slots)),
+        (Recurrent("a", cell(2, 3), initial=InitialState("input")),),
+    )
+    said = " * model_set_state, called after this, gives them. */\nint model_reset("
+    assert said in c99.emit(given).files["model.h"]
+    assert "model_set_state, called" not in c99.emit(STREAM).files["model.h"]

@@ -196,6 +196,29 @@ def test_readme_states_true_facts(board: str) -> None:
     assert "apt install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm" in text
 
 
+def test_the_readme_promises_only_what_the_variant_keeps() -> None:
+    exact, contracted = (
+        " ".join(
+            cortex_m.emit(cases.stream(), "stm32f405", variant=variant).files["README.md"].split()
+        )
+        for variant in ("exact", "contracted")
+    )
+    assert "The bits are those of the reference on any machine." in exact
+    assert "those of the reference" not in contracted
+    assert (
+        "This is the contracted variant: the bits depend on compiler and core, and the self-test "
+        "holds the outputs to float64 truth within a bound."
+    ) in contracted
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_stack_of_the_readme_is_the_stack_of_the_program(outputs: int) -> None:
+    model = cases.layer(2, outputs)
+    text = cortex_m.emit(model, "stm32f405").files["README.md"]
+    reserved = cortex_m.measure(model, "stm32f405", recipe="timer").stack_reserved
+    assert f"| RAM reserved for the stack | {reserved} |" in text
+
+
 def test_the_boards_that_exist() -> None:
     assert set(cortex_m.BOARDS) == {
         *("stm32f405", "stm32f205", "microbit"),

@@ -78,6 +78,7 @@ SCHEMA: dict[str, Any] = {
     "compiler": str,
     "flags": str,
     "library": str,
+    "variant": str,
     "emulator": str,
     "flash": int,
     "flash_available": int,
@@ -257,3 +258,17 @@ def test_missing_tools(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("exact", "exact: the bits of the reference"),
+        ("contracted", "contracted: products and sums may be fused, within a bound"),
+    ],
+)
+def test_a_report_says_whose_arithmetic_it_measured(variant: Any, words: str) -> None:
+    report = cortex_m.measure(cases.stream(), "stm32f405", recipe="timer", variant=variant)
+    assert report.variant == variant
+    assert f"arithmetic     {words}" in str(report)
+    assert f"<td>{words}</td>" in report.to_html()

@@ -78,6 +78,7 @@ class Emitted:
     name: str
     tensors: tuple[Tensor, ...]
     library: str | None = None
+    variant: Variant = "exact"
 
 
 @cache
@@ -156,7 +157,7 @@ def emit(
     if main:
         files["main.c"] = _render("main.c.j2", context)
     tensors = tuple(context["tensors"])
-    return Emitted(files, context["facts"], program, schedule, name, tensors, library)
+    return Emitted(files, context["facts"], program, schedule, name, tensors, library, variant)
 
 
 def _gathered(program: Program, library: str, weights: str) -> tuple[Program, frozenset[str]]:
@@ -268,6 +269,7 @@ def _context(
         "sqrt_seed": f"0x{int(float32.SQRT_SEED):08x}",
         "streamable": program.streamable,
         "lengths": program.lengths,
+        "takes_states": any(layer.initial.kind == "input" for layer in model.recurrent),
         "takes_lengths": any(isinstance(entry, LengthsInput) for entry in model.inputs),
         "vector": program.vector_output,
         "output_rows": output.rows,

@@ -131,7 +131,8 @@ def context(
         "board": board,
         "timer": board.timer,
         "facts": source.facts,
-        "stack_size": STACK_BYTES + 4 * program.output.width,
+        "exact": source.variant == "exact",
+        "stack_size": STACK_BYTES + _up_to_8(4 * program.output.width),
         "library": source.library is not None,
         "library_folders": cmsis_dsp.FOLDERS,
         "library_define": cmsis_dsp.DEFINE,
@@ -156,6 +157,11 @@ def context(
         "flags": " ".join([*board.flags, *FLAGS]),
         "link_flags": " ".join(LINK_FLAGS),
     }
+
+
+def _up_to_8(size: int) -> int:
+    """Bytes as the linker script's alignment of the stack makes them."""
+    return -(-size // 8) * 8
 
 
 def example_input(model: Model, steps: int) -> Any:

@@ -81,6 +81,7 @@ def measure(
         _version(toolchain.PREFIX + "gcc"),
         " ".join([*found.flags, *toolchain.FLAGS]),
         library or "",
+        "" if library else variant,
         _version(toolchain.EMULATOR),
         flash,
         found.flash.size,

@@ -9,9 +9,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
-from typing import Any
+from typing import Any, Final
 
 from ifgo.text import escape
+
+_ARITHMETIC: Final = {
+    "exact": "exact: the bits of the reference",
+    "contracted": "contracted: products and sums may be fused, within a bound",
+    "": "the library's, within a bound",
+}
+"""What a Report says of its variant."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Report:
     jump tables and alignment. sections: section of it → bytes. ram: that program's variables
     without the stack; state: of them the model's state. cycles: estimate per step, None where
     assumptions say why. hertz: the clock that `microseconds` takes. library: what multiplies
-    matrices, "" where the model does.
+    matrices, "" where the model does. variant: "exact" or "contracted", "" around a library.
     """
 
     board: str
@@ -68,6 +75,7 @@ class Report:
     compiler: str
     flags: str
     library: str
+    variant: str
     emulator: str
     flash: int
     flash_available: int
@@ -145,6 +153,7 @@ class Report:
         return [
             ("board", f"{self.board} ({self.core}), {self.emulator}"),
             ("compiler", ", ".join(filter(None, (self.compiler, self.flags, self.library)))),
+            ("arithmetic", _ARITHMETIC[self.variant]),
             (
                 "flash",
                 f"{self.flash} of {self.flash_available} bytes in the example program, "
