@@ -3,9 +3,9 @@
 Reading is a symbolic walk: constants are folded, what moves elements is followed element by
 element, everything else is a layer or is refused by name with its node. SPEC.md 1.3, 2.5.
 
-Untrusted bytes to plain data: wire, file, bind. Values and folding: value, arguments, fold, reduce.
-What becomes a layer: chain, layers, time, lstm, pairs, states. The result: walk, model, packed; out
-of a larger graph: extract. Writing: holds (what ONNX cannot hold), writer.
+Untrusted bytes to plain data: wire, file, attributes, bind. Values and folding: value, arguments,
+fold, reduce. What becomes a layer: chain, layers, time, lstm, pairs, states. The result: walk,
+model, packed; out of a larger graph: extract. Writing: holds (what ONNX cannot hold), writer.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats.onnx.file import MAX_RANK, Attributes, Node, printable
+from ifgo.formats.onnx.attributes import Attributes
+from ifgo.formats.onnx.file import MAX_RANK, Node, printable
 from ifgo.formats.onnx.value import Length, Size, Value, constant
 
 
