@@ -242,9 +242,10 @@ def test_weights_alone_are_listed(tmp_path: Path) -> None:
     }
     path = store(tmp_path / "w.h5", None, arrays, whole=False)
     found = formats.list_layers(path)
-    assert found.names == ("fast", "plain")
-    assert (found.layers[0].input_size, found.layers[0].hidden_size) == (3, 4)
-    assert found.layers[1].refusal == (
+    assert found.names == ("plain", "fast")
+    assert [(f.input_size, f.hidden_size) for f in found.layers] == [(3, 4)] * 2
+    assert dict(found.others) == {"layer": 1}
+    assert found.layers[0].refusal == (
         "its file holds weights alone, which do not say its activations, merge mode or direction"
     )
     model = formats.load(path, select="fast")

@@ -249,6 +249,9 @@ def test_hard_sigmoid_of_weights_alone_needs_a_version(tmp_path: Path) -> None:
     model = build([lstm(recurrent_activation="hard_sigmoid")])
     save_weights(model, tmp_path / "m.weights.h5")
     config = json.loads(model.to_json())
+    (alone,) = formats.list_layers(tmp_path / "m.weights.h5").layers
+    assert (alone.name, alone.input_size, alone.hidden_size) == ("lstm", INPUTS, 4)
+    assert "weights alone" in alone.refusal
     with pytest.raises(UnsupportedError, match="no keras_version is known"):
         formats.load(tmp_path / "m.weights.h5", config=config)
     found = formats.load(tmp_path / "m.weights.h5", config={**config, "keras_version": "3.1.0"})

@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ifgo.errors import IfgoError, UnsupportedError, UsageError
 from ifgo.formats.extraction import Found, Listing, chosen, counted, left_out
 from ifgo.formats.keras._config import Node
 from ifgo.formats.keras._container import Contents
 from ifgo.formats.keras._graph import Call, Graph
+from ifgo.formats.keras._hdf5 import Object
 from ifgo.formats.keras._layers import Chain
 from ifgo.formats.keras._recurrent import is_recurrent
 from ifgo.formats.keras._walk import assemble, store_of
-from ifgo.formats.keras._weights import ByName, last_part
+from ifgo.formats.keras._weights import ByName
 from ifgo.model import Model
 from ifgo.text import quote
 
 _MASKS = ("Masking", "Embedding")
 
 
-def lstm_groups(contents: Contents) -> tuple[list[Node], list[str]]:
-    """Of a file without a config: a node for every layer whose arrays are those of one LSTM with
-    the bias of CuDNNLSTM, which has no options but these; and names of all other layers that look
-    like an LSTM."""
-    nodes: list[Node] = []
-    others: list[str] = []
+@dataclass(frozen=True)
+class _Alone:
+    """A layer whose arrays are those of an LSTM, in a file that does not say more. node: how it is
+    read where its bias of 8H shows CuDNNLSTM, whose activations are fixed; None for others."""
+
+    name: str
+    input_size: int
+    hidden_size: int
+    node: Node | None
+
+
+def _alone(contents: Contents) -> list[_Alone]:
+    """Every layer that holds a recurrent kernel (H, 4H), one entry for all its directions."""
+    held: list[tuple[str, list[Object]]] = []
     if contents.by_path:
-        return nodes, others
-    store = ByName.open(contents.root)
-    for layer, names in store.names.items():
-        kinds = [last_part(name) for name in names]
-        if kinds[:3] != [("kernel", ""), ("recurrent_kernel", ""), ("bias", "")]:
-            if ("recurrent_kernel", "i") in kinds or ("recurrent_kernel", "") in kinds:
-                others.append(layer)
-            continue
-        bias = store.groups[layer].at(names[2])
-        width = bias.shape if bias is not None else ()
-        recurrent = store.groups[layer].at(names[1])
-        rows = recurrent.shape[0] if recurrent is not None and recurrent.shape else 0
-        if len(names) == 3 and width == (8 * rows,) and rows:
-            values = {"name": layer, "units": rows, "return_sequences": True}
-            nodes.append(Node("CuDNNLSTM", layer, values, contents.version, owner=layer))
+        top = contents.root.children.get("layers")
+        for name, group in ({} if top is None or top.is_array else top.children).items():
+            held.append((name, list(_arrays(group, 8))))
+    else:
+        store = ByName.open(contents.root)
+        for name, names in store.names.items():
+            arrays = [store.groups[name].at(one) for one in names]
+            held.append((name, [array for array in arrays if array is not None]))
+    found: list[_Alone] = []
+    for name, arrays in held:
+        shapes = [array.shape for array in arrays if array.is_array]
+        for first, second in itertools.pairwise(shapes):
+            units = second[0] if second else 0
+            if not units or second != (units, 4 * units) or first[1:] != (4 * units,):
+                continue
+            node = None
+            if shapes == [first, second, (8 * units,)] and not contents.by_path:
+                values = {"name": name, "units": units, "return_sequences": True}
+                node = Node("CuDNNLSTM", name, values, contents.version, owner=name)
+            found.append(_Alone(name, first[0], units, node))
+            break
+    return found
+
+
+def _arrays(group: Object, depth: int) -> Iterator[Object]:
+    """The arrays of a layer that Keras 3 stored."""
+    for child in group.children.values() if depth and not group.is_array else ():
+        if child.is_array:
+            yield child
         else:
-            others.append(layer)
-    return nodes, others
+            yield from _arrays(child, depth - 1)
 
 
 _NO_CONFIG = (
@@ -51,18 +75,30 @@ _NO_CONFIG = (
 )
 
 
+_UNSAID = "not in the file"
+
+
+def _names(contents: Contents) -> list[str]:
+    """Every layer of a file of weights alone."""
+    if not contents.by_path:
+        return contents.root.texts("layer_names") or []
+    top = contents.root.children.get("layers")
+    return [] if top is None or top.is_array else list(top.children)
+
+
 def listing(graph: Graph | None, contents: Contents) -> Listing:
     """Every recurrent layer of LSTMs, with what keeps it from being read."""
     if graph is None:
-        nodes, others = lstm_groups(contents)
-        found = [_found(node, None, contents) for node in nodes]
-        found += [
-            Found(name, None, None, (), "", "not in the file", refusal=f"{_NO_CONFIG}")
-            for name in others
+        found = [
+            Found(one.name, one.input_size, one.hidden_size, (), "", _UNSAID, refusal=_NO_CONFIG)
+            if one.node is None
+            else _found(one.node, None, contents)
+            for one in _alone(contents)
         ]
         known = {layer.name for layer in found}
-        names = contents.root.texts("layer_names") or []
-        return Listing("keras", tuple(found), counted("layer" for n in names if n not in known))
+        return Listing(
+            "keras", tuple(found), counted("layer" for n in _names(contents) if n not in known)
+        )
     layers = tuple(
         _found(call.node, graph, contents)
         for call in graph.calls.values()
@@ -74,7 +110,7 @@ def listing(graph: Graph | None, contents: Contents) -> Listing:
 
 def _found(node: Node, graph: Graph | None, contents: Contents) -> Found:
     name = node.name
-    source, after = "not in the file", ""
+    source, after = _UNSAID, ""
     if graph is not None:
         source, after = _source(graph, name)
     try:
@@ -116,10 +152,10 @@ def extract(graph: Graph | None, contents: Contents, select: str | Sequence[str]
     """The chosen layers, and what lies on the path between them, as a model of their own. Raises
     UsageError where a name is unknown or the path leads elsewhere."""
     if graph is None:
-        nodes, others = lstm_groups(contents)
-        names = chosen(select, [n.name for n in nodes] + others)
+        alone = {one.name: one.node for one in _alone(contents)}
+        names = chosen(select, list(alone))
         for name in names:
-            if name in others:
+            if alone[name] is None:
                 raise UnsupportedError(
                     f"layer {quote(name)} cannot be read: {_NO_CONFIG}",
                     expected="the config of the model",
@@ -131,8 +167,8 @@ def extract(graph: Graph | None, contents: Contents, select: str | Sequence[str]
                 expected="one layer, or the config of the model",
                 hint="Give what model.to_json() writes with --config FILE",
             )
-        node = next(n for n in nodes if n.name in names)
-        rest = [n for n in contents.root.texts("layer_names") or [] if n != node.name]
+        node = next(node for name, node in alone.items() if node is not None and name in names)
+        rest = [name for name in _names(contents) if name != node.name]
         notes = (
             left_out(counted("named" for _ in rest), "layer"),
             f"{node.name} gives its whole sequence: the file does not say return_sequences",
