@@ -8,7 +8,7 @@ import pytest
 import ifgo as package
 from ifgo.cli import data
 from ifgo.cli.new import random_model
-from ifgo.model import Embedding, Model, Recurrent, TokenInput
+from ifgo.model import Embedding, FeatureInput, Model, Output, Recurrent, TokenInput
 
 
 @pytest.fixture
@@ -277,4 +277,16 @@ def test_reading_options_reach_the_reader(ifgo, model_file, x, y, tmp_path):
     assert (done.code, done.error) == (
         2,
         f"{model_file}: option 'bind' means nothing to reading format 'native', expected no option",
+    )
+
+
+def test_a_model_that_puts_out_states_alone_says_what_y_is(ifgo, x, y, tmp_path):
+    layer = random_model([4], 2, None).layers[0]
+    only = Model((FeatureInput(2),), (layer,), (Output("c_n", layers=(layer.name,)),))
+    file = tmp_path / "states.ifgo"
+    package.save(only, file)
+    assert ifgo("run", file, "--input", x, "--output", y).err == (
+        f"{y}: float32 (3, 8, 4), computed on exact\n"
+        "the outputs of the model are final states alone (--state-out); these are the values at "
+        "the end of its layers\n"
     )

@@ -71,6 +71,11 @@ def command(
         return
     data.write_array(output, y)
     terminal.tell(f"{escape(output)}: {y.dtype} {y.shape}, computed on {on}")
+    if all(entry.role not in ("sequence", "last") for entry in model.outputs):
+        terminal.tell(
+            "the outputs of the model are final states alone (--state-out); these are the values "
+            "at the end of its layers"
+        )
     if as_json:
         terminal.emit(
             {
