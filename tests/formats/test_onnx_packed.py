@@ -24,9 +24,10 @@ from onnx_cases import (
 from onnx_models import lstm
 
 import ifgo
-from ifgo import states
+from ifgo import limits, states
 from ifgo.errors import FormatError, ModelError, UnsupportedError, UsageError
 from ifgo.formats import onnx as room
+from ifgo.formats.onnx import packed
 from ifgo.layers import InitialState, Recurrent
 from ifgo.model import FeatureInput, Model, Output, StateInput, StateSlot
 from ifgo.reference import truth
@@ -319,3 +320,11 @@ def test_a_raw_folder_keeps_layouts(tmp_path: Path) -> None:
         f"{tmp_path / 'folder'}: model.toml: output[1].slots holds 'g b', expected 'h' or 'c', a "
         "blank, and the name of a layer"
     )
+
+
+def test_long_names_that_begin_alike_stay_apart() -> None:
+    first, second = (packed.label("x" * 300 + end, "") for end in "ab")
+    assert first != second
+    assert len(first) == len(second) == limits.MAX_NAME_CHARS
+    assert packed.label("x" * limits.MAX_NAME_CHARS, "") == "x" * limits.MAX_NAME_CHARS
+    assert packed.label("", "h_n") == "h_n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, cast
 
 import numpy as np
@@ -21,8 +22,13 @@ BESIDE = "LSTM layers one after another"
 
 
 def label(name: str, default: str) -> str:
-    """A name of the file as the model carries it."""
-    return printable(name, limits.MAX_NAME_CHARS) or default
+    """A name of the file as the model carries it; a longer one ends in a digest of the whole, since
+    two may differ behind what is kept."""
+    shown = printable(name, len(name)) or default
+    if len(shown) <= limits.MAX_NAME_CHARS:
+        return shown
+    digest = sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{shown[: limits.MAX_NAME_CHARS - 9]}~{digest}"
 
 
 def state_output(
