@@ -28,7 +28,7 @@ from ifgo.states import State
 from ifgo.verification import bounds
 from ifgo.verification.bounds import ActivationErrors
 from ifgo.verification.findings import Errors, Finding, First, Subject, bits, first_wrong, within
-from ifgo.verification.local import step_errors
+from ifgo.verification.local import judged_before, may_overflow, overflow_note, step_errors
 
 Arrays = Mapping[str, NDArray[Any]]
 Traces = Mapping[str, Mapping[str, Arrays]]
@@ -54,7 +54,11 @@ def traced_against_truth(
     for subject, layer, trace in observed(model, traces, runtime, "truth"):
         try:
             errors = local_errors(layer, subject, trace, accuracy)
-            findings.append(subject.finding(errors, "local bound"))
+            note = overflow_note(errors, subject.backward)
+            if all(np.isinf(found.bound).all() for found in errors.values()):
+                findings.append(subject.silent(note))
+            else:
+                findings.append(subject.finding(errors, "local bound", note=note))
         except UnsupportedError as error:
             findings.append(subject.silent(str(error)))
     return findings
@@ -69,8 +73,13 @@ def local_errors(
     """
     if isinstance(layer, Recurrent):
         x, h, c = (trace[part] for part in GIVEN)
-        return step_errors(layer.cells[_direction(layer, subject)], x, h, c, trace, accuracy)
-    return {"y": within(*_pointwise(layer, trace, accuracy))}
+        cell = layer.cells[_direction(layer, subject)]
+        return step_errors(cell, x, h, c, trace, accuracy, subject.backward)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        true, allowed = _pointwise(layer, trace, accuracy)
+        found = within(np.abs(true - trace["y"].astype(np.float64)), allowed)
+        beyond = np.asarray(may_overflow(true, allowed).any(axis=2))
+    return judged_before({"y": found}, beyond, subject.backward)
 
 
 def observed(
@@ -92,8 +101,8 @@ def _direction(layer: Layer, subject: Subject) -> str:
 
 
 def _pointwise(layer: Layer, trace: Arrays, accuracy: ActivationErrors) -> tuple[Any, Any]:
-    """(difference, bound) of a layer without memory, from the input it saw."""
-    x, y = trace["x"].astype(np.float64), trace["y"].astype(np.float64)
+    """(true output, bound) of a layer without memory, from the input it saw."""
+    x, shape = trace["x"].astype(np.float64), trace["y"].shape
     match layer:
         case Dense():
             flat = x.reshape(-1, x.shape[-1])
@@ -102,7 +111,7 @@ def _pointwise(layer: Layer, trace: Arrays, accuracy: ActivationErrors) -> tuple
                 true = true + layer.bias.astype(np.float64)
             true = truth.activate(layer.activation, true)
             allowed = bounds.dense_bound(layer, flat, true, accuracy)
-            return np.abs(true.reshape(y.shape) - y), allowed.reshape(y.shape)
+            return true.reshape(shape), allowed.reshape(shape)
         case ActivationLayer():
             true = truth.activate(layer.activation, x)
             zero = np.zeros_like(true)
@@ -110,13 +119,13 @@ def _pointwise(layer: Layer, trace: Arrays, accuracy: ActivationErrors) -> tuple
                 allowed = bounds.softmax_bound(true, zero)
             else:
                 allowed = bounds.activation_bound(layer.activation, x, true, zero, accuracy)
-            return np.abs(true - y), allowed
+            return true, allowed
         case _:
             factor, offset = _scale(layer)
             true = x * factor + offset
             allowed = 4 * bounds.U * (np.abs(x * factor) + np.abs(offset))
             allowed = allowed + bounds.ETA * (2 + np.abs(x))
-            return np.abs(true - y), allowed
+            return true, allowed
 
 
 def _scale(layer: Layer) -> tuple[Any, Any]:

@@ -19,7 +19,8 @@ from ifgo.model import Model, walk
 from ifgo.states import State
 from ifgo.verification import bounds, compare
 from ifgo.verification.findings import Finding, Subject, within
-from ifgo.verification.global_bound import LARGEST_AMPLIFICATION, Whole, whole
+from ifgo.verification.global_bound import LARGEST_AMPLIFICATION, OVERFLOWS, Whole, whole
+from ifgo.verification.local import may_overflow
 
 
 def against_truth(model: Model, x: NDArray[Any], start: State, name: str) -> list[Finding]:
@@ -39,6 +40,8 @@ def against_truth(model: Model, x: NDArray[Any], start: State, name: str) -> lis
 
 def output_finding(subject: Subject, y: NDArray[Any], known: Whole) -> Finding:
     """y against truth under the global bound; reported only where that says nothing."""
+    if may_overflow(known.y, known.bound).any():
+        return subject.silent(OVERFLOWS)
     difference = np.abs(y.astype(np.float64) - known.y)
     note = f"amplification {known.amplification:.3g}"
     if known.amplification >= LARGEST_AMPLIFICATION:

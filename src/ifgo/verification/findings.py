@@ -58,6 +58,26 @@ def within(difference: F64, bound: F64) -> Errors:
     return Errors(difference, bound, ~(difference <= bound))
 
 
+def unjudged(errors: Errors, where: Bools) -> Errors:
+    """`errors` where `where` (of their shape, or broadcast to it) is False; elsewhere an infinite
+    bound, under which nothing is wrong and nothing is said."""
+    return Errors(
+        np.where(where, 0.0, errors.difference),
+        np.where(where, np.inf, errors.bound),
+        errors.wrong & ~where,
+    )
+
+
+def first_unjudged(errors: Mapping[str, Errors], backward: bool) -> tuple[int, int] | None:
+    """(step, row) where, in order of computing, a bound first is infinite; None where none is."""
+    where = np.any([np.isinf(found.bound).any(axis=2) for found in errors.values()], axis=0)
+    steps = np.flatnonzero(where.any(axis=0))
+    if not steps.size:
+        return None
+    step = int(steps[-1] if backward else steps[0])
+    return step, int(np.argmax(where[:, step]))
+
+
 def bits(want: NDArray[Any], have: NDArray[Any]) -> Errors:
     """float32 arrays held to the same bits."""
     have = np.ascontiguousarray(have, dtype=np.float32)

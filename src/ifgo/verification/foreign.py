@@ -18,8 +18,15 @@ from ifgo.model import LSTMCell, Model, Recurrent, walk
 from ifgo.reference import truth
 from ifgo.verification import bounds
 from ifgo.verification.bounds import ActivationErrors
-from ifgo.verification.findings import Errors, Finding, Subject, within
-from ifgo.verification.local import step_errors
+from ifgo.verification.findings import (
+    Errors,
+    Finding,
+    Subject,
+    first_unjudged,
+    unjudged,
+    within,
+)
+from ifgo.verification.local import LARGEST, overflow_note, step_errors
 
 F64 = NDArray[np.float64]
 Trace = Mapping[str, NDArray[Any]]
@@ -105,14 +112,22 @@ def judge(
             for part, array in (("h", single.h_n), ("c", single.c_n))
         }
         seen = (trace["x"], trace["h_before"], trace["c_before"])
-        found = step_errors(cell, *seen, got, errors)
+        found = step_errors(cell, *seen, got, errors, who.backward)
+        notes = [note, overflow_note(found, who.backward)]
+        beyond = np.asarray(np.isinf(found["h"].bound).any(axis=2))
         if probe is not None and any(error.wrong.any() for error in found.values()):
             found = probe(cell, *seen, position) | found
         injected += float(np.maximum(*(found[p].bound.max(axis=2) for p in "ch")).max(axis=0).sum())
         first = (start[0][position], start[1][position])
-        found |= _followed(cell, whole, position, first, who.backward, errors)
+        followed = _followed(cell, whole, position, first, who.backward, errors, beyond)
+        notes += [] if notes[1] else [_unbounded(followed, who.backward)]
+        found |= followed
         found = found if arrived is None else {"x": arrived, **found}
-        findings.append(who.finding(found, "local bound", note=note))
+        said = "; ".join(filter(None, notes))
+        if beyond.all() and not any(error.wrong.any() for error in found.values()):
+            findings.append(who.silent(said))
+        else:
+            findings.append(who.finding(found, "local bound", note=said))
     return Judged(findings, injected)
 
 
@@ -123,10 +138,13 @@ def _followed(
     start: tuple[NDArray[Any], NDArray[Any]],
     backward: bool,
     errors: ActivationErrors,
+    beyond: NDArray[np.bool_],
 ) -> dict[str, Errors]:
     """Y, Y_h and Y_c: each step in float64 from the h that the runtime itself put out before it.
 
-    c is not put out, so it is carried in float64 with a bound that grows by each step's own.
+    c is not put out, so it is carried in float64 with a bound that grows by each step's own. A unit
+    is not judged where that bound is no longer finite, a row from where float32 overflows.
+    beyond (B, T): where it may, as the reference has it.
     """
     y = whole.y[:, :, position].astype(np.float64)
     h, c = start[0].astype(np.float64), start[1].astype(np.float64)
@@ -134,22 +152,46 @@ def _followed(
     last, last_bound = h, np.zeros_like(h)
     difference, bound = np.zeros_like(y), np.zeros_like(y)
     order = range(y.shape[1])
-    with np.errstate(over="ignore", invalid="ignore"):
+    lost = np.zeros((y.shape[0], 1), bool)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for t in reversed(order) if backward else order:
             x = whole.x[:, t].astype(np.float64)
             now = truth.step(cell, x, h, c)
             allowed = bounds.cell_bounds(cell, x, h, c, now, errors, off)
-            difference[:, t], bound[:, t] = np.abs(y[:, t] - now.h), allowed["h"]
-            last, last_bound = now.h, allowed["h"]
-            h, c, off = y[:, t], now.c, allowed["c"]
+            lost |= beyond[:, t, None]
+            for part in truth.TRACED:
+                lost |= ~(np.abs(getattr(now, part)) <= LARGEST).all(axis=1, keepdims=True)
+            last, last_bound = now.h, _finite(allowed["h"], lost)
+            difference[:, t], bound[:, t] = np.abs(y[:, t] - now.h), last_bound
+            h, c, off = y[:, t], now.c, _finite(allowed["c"], lost)
         h_off = np.abs(whole.h_n[position].astype(np.float64) - last)
         c_off = np.abs(whole.c_n[position].astype(np.float64) - c)
     at = 0 if backward else y.shape[1] - 1
     return {
-        "Y": within(difference, bound),
-        "Y_h": _at_step(within(h_off, last_bound), at, y.shape[1]),
-        "Y_c": _at_step(within(c_off, off), at, y.shape[1]),
+        "Y": _judged(difference, bound),
+        "Y_h": _at_step(_judged(h_off, last_bound), at, y.shape[1]),
+        "Y_c": _at_step(_judged(c_off, off), at, y.shape[1]),
     }
+
+
+def _finite(bound: F64, lost: NDArray[np.bool_]) -> F64:
+    """The bound, infinite where it is no number (an infinite one times 0) or the row is lost."""
+    return np.where(lost | ~np.isfinite(bound), np.inf, bound)
+
+
+def _judged(difference: F64, bound: F64) -> Errors:
+    """Errors where the bound is finite; elsewhere nothing is said."""
+    return unjudged(within(difference, bound), np.isinf(bound))
+
+
+def _unbounded(followed: Mapping[str, Errors], backward: bool) -> str:
+    """What of Y, Y_h and Y_c has no bound; "" where all have one."""
+    parts = {p: error for p, error in followed.items() if np.isinf(error.bound).any()}
+    if not parts:
+        return ""
+    at = first_unjudged(parts, backward)
+    assert at is not None
+    return f"{', '.join(parts)}: no bound from step {at[0]}, row {at[1]}, not judged there"
 
 
 def _at_step(errors: Errors, step: int, steps: int) -> Errors:

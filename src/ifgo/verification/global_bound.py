@@ -21,6 +21,8 @@ from ifgo.verification import bounds, compare
 
 LARGEST_AMPLIFICATION: Final = 100.0
 
+OVERFLOWS: Final = "no global bound: the network may overflow float32"
+
 PERTURBATION: Final = 2.0**-20
 
 
@@ -52,14 +54,20 @@ def whole(
         leaves = ("h", "c") if isinstance(layer, Recurrent) else ("y",)
         largest = np.max([errors[part].bound.max(axis=(0, 2)) for part in leaves], axis=0)
         added += float((largest + bounds.U * np.abs(trace["x"]).max(axis=(0, 2))).sum())
-    y, gain = truth.forward(model, x, start).y, amplification(model, x, start)
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, gain = truth.forward(model, x, start).y, amplification(model, x, start)
     rounding = bounds.U * float(np.abs(y).max())
     return Whole(y, gain, gain * added * bounds.SAFETY + rounding)
 
 
 def amplification(model: Model, x: NDArray[Any], start: State) -> float:
     """How much the output of the float64 net moves per unit of change in x and the initial state,
-    largest entry, over eight seeded sign patterns; at least 1."""
+    largest entry, over eight seeded sign patterns; at least 1. Infinite where the net itself is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _amplification(model, x, start)
+
+
+def _amplification(model: Model, x: NDArray[Any], start: State) -> float:
     base = truth.forward(model, x, start).y
     random = np.random.default_rng(8)
     largest = 1.0
@@ -69,7 +77,8 @@ def amplification(model: Model, x: NDArray[Any], start: State) -> float:
         if x.dtype.kind == "f":
             pushed = x.astype(np.float64) + PERTURBATION * _signs(random, x)
         y = truth.forward(model, pushed, moved).y
-        largest = max(largest, float(np.abs(y - base).max()) / PERTURBATION)
+        change = float(np.abs(y - base).max()) / PERTURBATION
+        largest = max(largest, change if np.isfinite(change) else np.inf)
     return largest
 
 

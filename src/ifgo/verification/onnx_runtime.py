@@ -35,9 +35,18 @@ from ifgo.reference.interpret import Execution
 from ifgo.states import State
 from ifgo.text import escape
 from ifgo.verification import between, bounds, onnx_graph, onnx_node
-from ifgo.verification.findings import Cause, Errors, Finding, Subject, within
+from ifgo.verification.findings import (
+    Cause,
+    Errors,
+    Finding,
+    Subject,
+    first_unjudged,
+    unjudged,
+    within,
+)
 from ifgo.verification.foreign import Judged, judge, subjects
-from ifgo.verification.global_bound import LARGEST_AMPLIFICATION, amplification
+from ifgo.verification.global_bound import LARGEST_AMPLIFICATION, OVERFLOWS, amplification
+from ifgo.verification.local import may_overflow
 from ifgo.verification.onnx_graph import GraphFile, Node, Ran
 
 RUNTIME: Final = "onnxruntime"
@@ -81,7 +90,7 @@ def against_truth(model: Model, x: NDArray[Any], start: State, done: Execution) 
         seen = None
         if layer.name in arrived:
             expected = arrived[layer.name]
-            seen = within(np.abs(node.whole.x.astype(np.float64) - expected.value), expected.off)
+            seen = _near(node.whole.x, expected.value, expected.off)
         note = f"node {escape(node.name)}" if file.own else ""
         first = (begin[f"h{k}"], begin[f"c{k}"])
         try:
@@ -97,11 +106,24 @@ def against_truth(model: Model, x: NDArray[Any], start: State, done: Execution) 
         return [*findings, _end(model).silent(ran.without)]
     if end is not None:
         y, value, off = (a if a.ndim == 3 else a[:, None] for a in (ran.y, end.value, end.off))
-        errors = within(np.abs(y.astype(np.float64) - value), off)
+        errors = _near(y, value, off)
+        missing = first_unjudged({"y": errors}, False)
+        if missing is not None:
+            said = "not judged where float32 may overflow, first at step {}, row {}".format(
+                *missing
+            )
+            notes = f"{notes}; {said}" if notes else said
         findings.append(_end(model, "output").finding({"y": errors}, "local bound", note=notes))
         inherits = inherits or not findings[-1].holds
     findings.append(_whole(model, x, begin, done, ran.y, injected, inherits))
     return findings
+
+
+def _near(got: NDArray[Any], value: NDArray[Any], off: NDArray[Any]) -> Errors:
+    """(B, T, ·), judged where float32 cannot overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = within(np.abs(got.astype(np.float64) - value), off)
+        return unjudged(found, may_overflow(value, off))
 
 
 # -- nodes ------------------------------------------------------------------------------------
@@ -203,15 +225,19 @@ def _whole(
     inherits: bool,
 ) -> Finding:
     subject = _end(model)
-    want = truth.forward(model, x, start).y
-    y, want = (a if a.ndim == 3 else a[:, None] for a in (y.astype(np.float64), want))
-    difference = np.abs(y - want)
     gain = amplification(model, x, start)
+    with np.errstate(over="ignore", invalid="ignore"):
+        want = truth.forward(model, x, start).y
+        y, want = (a if a.ndim == 3 else a[:, None] for a in (y.astype(np.float64), want))
+        difference = np.abs(y - want)
+        allowed = gain * injected + _dense_bound(model, done)
+        if not np.isfinite(injected) or may_overflow(want, 0.0).any():
+            return subject.silent(OVERFLOWS)
     note, worst = f"amplification {gain:.3g}", float(difference.max())
     if gain >= LARGEST_AMPLIFICATION:
         silent = subject.silent(f"{note}, difference {worst:.2e} reported only")
         return replace(silent, difference=worst)
-    bound = np.full_like(difference, gain * injected + _dense_bound(model, done))
+    bound = np.full_like(difference, allowed)
     cause: Cause = "inherited" if inherits else "own"
     errors = {"y": within(difference, bound)}
     return subject.finding(errors, "global bound", cause=cause, note=note)
