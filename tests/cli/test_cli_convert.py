@@ -86,6 +86,7 @@ def test_json_of_an_exact_conversion(ifgo, model_file, tmp_path):
         "source": str(model_file),
         "destination": str(tmp_path / "copy.ifgo"),
         "exact": True,
+        "notes": [],
         "kept": ["lstm0 (lstm)", "lstm1 (lstm)", "dense (dense)"],
         "folded": [],
         "lost": [],
@@ -189,3 +190,16 @@ def test_options_that_mean_nothing(ifgo, model_file, tmp_path):
         2,
         "option 'encoding' means nothing to writing format 'onnx', expected no option",
     )
+
+
+def test_json_has_what_reading_chose(ifgo, tmp_path):
+    """The notes of a reader, here a raw folder that does not say how its LSTMs are joined."""
+    model = Model((FeatureInput(2),), random_model([2, 2], 2, sequence=True).layers[:2])
+    package.save(model, tmp_path / "raw", "raw")
+    (tmp_path / "raw" / "model.toml").unlink()
+    done = ifgo("convert", tmp_path / "raw", tmp_path / "m.ifgo", "--stack", "stacked", "--json")
+    assert done.code == 0
+    notes = done.json["notes"]
+    assert notes == list(package.load(tmp_path / "m.ifgo").provenance.notes)
+    assert notes
+    assert done.err.count("note: ") == len(notes)

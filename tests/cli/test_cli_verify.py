@@ -81,11 +81,40 @@ def test_unknown_runtime(ifgo, model_file, runtime):
 def test_lengths(ifgo, model_file, x, tmp_path):
     both = tmp_path / "both.npz"
     np.savez(both, x=np.load(x), lengths=np.array([1, 2, 3]))
-    done = ifgo("verify", model_file, "--input", both)
+    done = ifgo("verify", model_file, "--input", both, "--json")
+    assert done.code == 0
+    compared = {(f["runtime"], f["judge"]) for f in done.json["findings"]}
+    assert compared >= {("exact", "truth"), ("exact", "exact"), ("c99", "exact")}
+    again = ifgo("verify", model_file, "--input", x, "--lengths", "1, 2,3", "--json")
+    assert again.json["findings"] == done.json["findings"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--lengths", "5,x"],
+            "--lengths is '5,x', expected whole numbers with commas, such as 5,3",
+        ),
+        (
+            ["--lengths", "5,3", "--against", "torch"],
+            "torch with lengths, expected c99, which alone is compared with lengths. Leave the "
+            "lengths out, or compare each length by itself",
+        ),
+    ],
+)
+def test_lengths_that_do_not_do(ifgo, model_file, options, message):
+    done = ifgo("verify", model_file, *options)
+    assert (done.code, done.error) == (2, message)
+
+
+def test_lengths_twice(ifgo, model_file, x, tmp_path):
+    both = tmp_path / "both.npz"
+    np.savez(both, x=np.load(x), lengths=np.array([1, 2, 3]))
+    done = ifgo("verify", model_file, "--input", both, "--lengths", "1,2,3")
     assert (done.code, done.error) == (
         2,
-        f"{both}: gives lengths, and sequences are compared whole, "
-        "expected x of one length, without lengths",
+        f"{both}: gives lengths, and so does --lengths, expected them once",
     )
 
 

@@ -1,21 +1,18 @@
-"""Every option as a model of its own, and what each backend and file format makes of it.
+"""Every option as a model of its own, and what each backend makes of it.
 
 Run, it prints the table of SPEC.md section 9 (PYTHONPATH=src); test_option_table.py holds the
-section to it.
+section to it. What the file formats make of them: tests/formats/roundtrip.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from conformance_cases import CASES, Draw, chain
 
-from ifgo import formats
 from ifgo.activations import PARAMETERS, SIGMOID, TANH, Activation
 from ifgo.errors import UnsupportedError
 from ifgo.model import (
@@ -34,15 +31,6 @@ from ifgo.model import (
 from ifgo.targets import c99, cortex_m
 
 HEAD = ("option", "truth", "exact", "c99", "c99, weights as files", "cortex_m")
-FILES = {
-    "native": "m.ifgo",
-    "raw": "m.raw",
-    "onnx": "m.onnx",
-    "darknet": "m.weights",
-    "rtneural": "m.aidax",
-    "keras": "m.keras",
-}
-"""Formats that hold chains of any layers; those of one fixed network would refuse these models."""
 BOARD = "mps3-an547"
 
 
@@ -163,33 +151,19 @@ def board(model: Model) -> str:
     return offered(cortex_m.emit(model, BOARD, max_steps=4).source)
 
 
-def saved(model: Model, name: str, file: str) -> str:
-    """kept, folded or, where loss must be allowed, lossy."""
-    with TemporaryDirectory() as folder:
-        try:
-            report = formats.save(model, Path(folder) / file, name)
-        except UnsupportedError:
-            formats.save(model, Path(folder) / file, name, allow_lossy=True)
-            return "lossy"
-    return "kept" if report.exact else "folded"
-
-
 def row(make: Callable[[Draw], Model]) -> Iterator[str]:
-    """The cells of an option, in the order of HEAD and FILES."""
+    """The cells of an option, in the order of HEAD."""
     model = make(Draw(1))
     yield answer(lambda: run(model, "truth"))
     yield answer(lambda: run(model, "exact"))
     yield answer(lambda: emitted(model, "embedded"))
     yield answer(lambda: emitted(model, "files"))
     yield answer(lambda: board(model))
-    for name, file in FILES.items():
-        yield answer(lambda name=name, file=file: saved(model, name, file))
 
 
 def table() -> list[str]:
     """Markdown lines."""
-    head = (*HEAD, *FILES)
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     lines += [f"| {name} | {' | '.join(row(make))} |" for name, make in OPTIONS.items()]
     return lines
 

@@ -114,7 +114,8 @@ def test_a_model_comes_back(tmp_path: Path, name: str) -> None:
     model = models()[name]
     path = tmp_path / "w.npz"
     report = formats.save(model, path)
-    assert report.exact
+    alone = ("r (lstm): bias_hh as the one bias, same values",)
+    assert (report.folded, report.lost) == (alone if name == "recurrent bias" else (), ())
     again = formats.load(path)
     assert again.inputs == model.inputs
     assert again.outputs == model.outputs

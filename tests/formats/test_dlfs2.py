@@ -163,7 +163,8 @@ def test_all_that_the_list_cannot_hold_stands_in_one_message(tmp_path: Path) -> 
         formats.save(model, tmp_path / "m.pkl", dtype="float32")
     assert str(caught.value) == (
         f"{tmp_path / 'm.pkl'}: A list of parameters cannot hold output 'y' of role last; layers "
-        "in another order than an embedding, LSTMs, an affine layer; layer r: peephole; layer r: "
+        "dense, lstm, dropout, last_step, dense, in another order than an embedding, LSTMs, an "
+        "affine layer; layer r: peephole; layer r: "
         "clip_cell 2.0; layer last: last_step; layer s: activation sigmoid; layer a: no bias "
         "(written as zeros); layer d: dropout of rate 0.5; layer s: no bias (written as zeros). "
         "Write an .ifgo file, which holds every model"

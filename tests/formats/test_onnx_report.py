@@ -23,6 +23,7 @@ from ifgo.layers import (
     Dense,
     Dropout,
     Embedding,
+    HiddenAsSequence,
     InitialState,
     LastStep,
     Masking,
@@ -130,16 +131,17 @@ HINT = ". --allow-lossy writes it as said in brackets"
 LOSSY: dict[str, tuple[Model, str]] = {
     "forget bias": (
         with_cell(forget_bias=1.0),
-        "layer l: forget_bias 1 (is added to bias_ih, rounded once)",
+        "layer l: forget_bias 1 (is added to bias_ih, rounded once, 0.31 ulp)",
     ),
     "forget bias without bias": (
         with_cell(forget_bias=1.0, bias_ih=None, bias_hh=None),
-        "layer l: forget_bias 1 (is added to bias_ih, rounded once)",
+        "layer l: forget_bias 1 (is added to bias_ih, rounded once, 0 ulp)",
     ),
     "coupling": (
         with_cell(coupling="i=1-f", peephole=np.full((3, 4), 0.25, np.float32), forget_bias=0.5),
-        "layer l: coupling i=1-f (becomes a gate of its own with the negated weights of f); "
-        "layer l: forget_bias 0.5 (is added to bias_ih, rounded once)",
+        "layer l: coupling i=1-f (becomes a gate of its own with the negated weights of f, equal "
+        "in exact arithmetic); "
+        "layer l: forget_bias 0.5 (is added to bias_ih, rounded once, 0.38 ulp)",
     ),
     "stateful": (
         model_of(lstm("l", 3, 4, stateful=True)),
@@ -245,6 +247,20 @@ REFUSED: dict[str, tuple[Model, str]] = {
     "types": (of_several_types(), "arrays of several types (float32, float64)"),
     "widths": (different_widths(), "output h: states of different widths in one tensor"),
     "residual": (wide_residual(), "layer r: a residual over 2 of 4 features"),
+    "idle residual": (
+        model_of(lstm("l", 3, 4), Residual("r", (Dropout("d", 0.5),), 4)),
+        "layer r: a residual around layers that do nothing",
+    ),
+    "last unit": (
+        model_of(
+            lstm("l", 3, 4),
+            LastStep("v"),
+            HiddenAsSequence("h"),
+            LastStep("last"),
+            HiddenAsSequence("s"),
+        ),
+        "layer last: the last step of h, one unit",
+    ),
     "nested residual": (nested_residual(), "layer outer: a residual inside a residual"),
     "scaled_tanh": (
         model_of(lstm("l", 3, 4), ActivationLayer("a", Activation("scaled_tanh", 0.5, 0.5))),
@@ -289,7 +305,7 @@ def test_everything_refused_in_one_message(tmp_path: Path) -> None:
         room.write(model_of(*layers), tmp_path / "m.onnx")
     assert str(caught.value).endswith(
         "ONNX cannot hold: layer m: masking; layer a: go_backwards; layer a: clip_cell; "
-        "layer a: forget_bias 1 (is added to bias_ih, rounded once)"
+        "layer a: forget_bias 1 (is added to bias_ih, rounded once, 0.31 ulp)"
     )
 
 

@@ -333,7 +333,7 @@ def test_a_coupling_that_is_rewritten(tmp_path: Path, peephole: bool) -> None:
     rng = np.random.default_rng(3)
     more = {"peephole": rng.uniform(-1, 1, (3, 2)).astype("f")} if peephole else {}
     bias = rng.uniform(-1, 1, 8).astype("f")
-    made = model(Recurrent("a", cell(coupling="f=1-i", bias_hh=bias, **more)))
+    made = model(Recurrent("a", cell(coupling="f=1-i", bias_hh=bias, **more), stateful=True))
     report = formats.save(made, tmp_path / "a.tflite")
     assert len(report.folded) == 2
     x = rng.uniform(-1, 1, (5, 3)).astype("f")

@@ -224,3 +224,24 @@ def test_a_missing_runtime(runtime: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_compared_is_no_pass() -> None:
     assert not Verification(1, 1, (Finding("c99", "exact", "a", "", True, note="x"),)).ok
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_lengths(directions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sequence as if it were given alone; a reference that ignores lengths is noticed."""
+    d = draw(4)
+    cells = [LSTMCell(d(20, 2), d(20, 5), d(20), d(20)) for _ in range(directions)]
+    model = Model((FeatureInput(2),), (Recurrent("a", *cells), Dense("y", d(3, 5 * directions))))
+    x = d(3, 6, 2)
+    found = verify(model, x, lengths=[4, 0, 6])
+    assert found.ok
+    (alone,) = (f for f in found.findings if f.layer == "lengths")
+    assert alone.verdict == "EXACT"
+
+    from ifgo.reference import interpret
+
+    whole = interpret.execute
+    deaf = lambda program, x, state, lengths=None, **more: whole(program, x, state, **more)  # noqa: E731
+    monkeypatch.setattr(interpret, "execute", deaf)
+    wrong = verify(model, x, lengths=[4, 0, 6], against=())
+    assert [f.layer for f in wrong.findings if not f.holds] == ["lengths"]

@@ -51,7 +51,9 @@ def command(
         )
     files.refuse_own_source(Path(source.path), Path(destination))
     model = source.load(tell=False)
+    notes: tuple[str, ...] = ()
     if source.select or model.provenance.path == str(Path(source.path)):  # no earlier reading's
+        notes = model.provenance.notes
         tell_notes(model)
     rounded = ""
     if allow_lossy:
@@ -61,7 +63,7 @@ def command(
     lost = ((rounded,) if rounded else ()) + report.lost
     if as_json:
         tree = {"source": source.path, "destination": destination, "exact": not (folded or lost)}
-        terminal.emit(tree | {"kept": kept, "folded": folded, "lost": lost})
+        terminal.emit(tree | {"notes": notes, "kept": kept, "folded": folded, "lost": lost})
     else:
         for word, entries in (("exact", kept), ("folded", folded), ("lost", lost)):
             for entry in entries:

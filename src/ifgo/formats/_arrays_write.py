@@ -180,7 +180,7 @@ class _Dump(Plan):
             }
             self.lines += [f"[layer.{side}]", *pairs(**names)]
         if _biases(cell)[1]:
-            self.kept.append(f"{name} (lstm): its bias_hh as the one bias")
+            self.folded.append(f"{name} (lstm): bias_hh as the one bias, same values")
         self.kept.append(f"{name} (lstm): {', '.join(cells)}")
 
 

@@ -38,8 +38,7 @@ class AudioPlan(Plan):
             self.refused.append(f"layer {name}: no forward direction")
             return None
         self.beyond(name, layer.forward, _CELL_HANDLED)
-        if not layer.stateful:
-            self.kept.append(f"{name} (lstm): the plug-in starts from the state of the last buffer")
+        self.persists(layer)
         return layer.forward
 
     def stack_and_head(self, layers: Sequence[Layer]) -> tuple[list[Recurrent], Dense | None]:

@@ -169,8 +169,7 @@ class _Pair(Plan):
         norms = (cell.hidden_norm, cell.input_norm)
         if (norms[0] is None) != (norms[1] is None):
             self.refused.append(f"layer {name}: batch norm of one of the two products")
-        if not layer.stateful:
-            self.kept.append(f"{name} (lstm): Darknet starts from the state of the last call")
+        self.persists(layer)
         self.matrices(name, cell)
         self.section(
             layer,

@@ -10,7 +10,7 @@ import numpy as np
 from ifgo.cell import Array
 from ifgo.errors import IfgoError
 from ifgo.formats import Report
-from ifgo.formats._plan import Plan
+from ifgo.formats._plan import Plan, ulps
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
 from ifgo.layers import LINEAR, Dense, Dropout, Embedding, Layer, Recurrent
 from ifgo.model import FeatureInput, Model, TokenInput
@@ -61,7 +61,8 @@ class _List(Plan):
         kinds = "".join(letter for layer in model.layers for letter in _letter(layer))
         after, middle = kinds.lstrip("e"), kinds.strip("ea")
         if not middle or set(middle) != {"l"} or after.rstrip("a") != middle or kinds[-2:] == "aa":
-            self.refused.append(f"layers in another order than {_ORDER}")
+            order = ", ".join(layer.kind for layer in model.layers)
+            self.refused.append(f"layers {order}, in another order than {_ORDER}")
         embedded = kinds.startswith("e")
         for layer in model.layers:
             self.layer(layer, embedded=embedded)
@@ -123,9 +124,10 @@ class _List(Plan):
             return
         error = float(np.abs(stored.astype(np.float64) - values.astype(np.float64)).max())
         if error:
-            self.losable.append(
-                f"layer {layer.name}: {theirs} in {self.dtype} off by up to {error:.3g}"
-            )
+            off = f"{error:.3g}"
+            if self.dtype == "float32":
+                off = f"{ulps(values.astype(np.float64), stored):.3g} ulp"
+            self.losable.append(f"layer {layer.name}: {theirs} in {self.dtype} off by up to {off}")
         self.kept.append(f"{layer.name} ({layer.kind}): array {len(self.arrays)}, {theirs}")
         self.arrays.append(stored)
 

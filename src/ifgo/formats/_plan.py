@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import UnsupportedError
 from ifgo.formats import Report
+from ifgo.recurrent import Recurrent
 
 Floats = NDArray[np.float32]
 
@@ -63,6 +64,12 @@ class Plan:
             words = f"layer {name}: {_words(field.name, value)}"
             (self.losable if field.name in losable else self.refused).append(words)
 
+    def persists(self, layer: Recurrent) -> None:
+        """Note that state outlives a sequence in this format where it does not in `layer`."""
+        if not layer.stateful:
+            words = f"stateful, for {self.holder} keeps state between calls"
+            self.folded.append(f"{layer.name} (lstm): {words}")
+
     def single(self, name: str, what: str, array: Array) -> Floats:
         """`array` as float32; noted where its dtype is another, refused where a value is beyond."""
         dtype = array.dtype.name
@@ -79,24 +86,29 @@ class Plan:
             self.folded.append(f"{name}: {dtype} {what} as float32, same values")
         return values
 
-    def add(self, name: str, what: str, a: Floats, b: Array) -> Floats:
-        """a + b of LSTM layer `name` rounded to float32, reported with its largest error."""
+    def add(self, name: str, what: str, a: Floats, b: Array, *, lost: bool = False) -> Floats:
+        """a + b of LSTM layer `name` rounded to float32, reported with its largest error: as
+        folded, or as lost."""
         exact = a.astype(np.float64) + b
         with np.errstate(over="ignore"):
             total = exact.astype(np.float32)
         if not np.isfinite(total).all():
             self.refused.append(f"layer {name}: {what}, beyond float32")
             return a
-        self.folded.append(
-            f"{name} (lstm): {what} in one float32, off by up to {ulps(exact, total):.3g} ulp"
-        )
+        words = f"{what} in one float32, off by up to {ulps(exact, total):.3g} ulp"
+        if lost:
+            self.losable.append(f"layer {name}: {words}")
+        else:
+            self.folded.append(f"{name} (lstm): {words}")
         return total
 
-    def biases(self, name: str, cell: LSTMCell, *, one: bool) -> dict[str, Floats]:
+    def biases(
+        self, name: str, cell: LSTMCell, *, one: bool, says_which: bool = False
+    ) -> dict[str, Floats]:
         """The biases that `cell` of layer `name` has, float32 (4H,) in canonical order, by field.
 
-        one: both are summed into bias_ih. A run-time forget bias becomes part of the first bias
-        where losses are allowed.
+        one: both are summed into bias_ih; says_which: the format tells a lone bias_hh from a lone
+        bias_ih. A run-time forget bias becomes part of the first bias where losses are allowed.
         """
         given: dict[str, Floats] = {}
         for key in ("bias_ih", "bias_hh"):
@@ -105,6 +117,8 @@ class Plan:
         if one and len(given) == 2:
             total = self.add(name, "bias_ih + bias_hh", given["bias_ih"], given["bias_hh"])
             given = {"bias_ih": total}
+        elif one and "bias_hh" in given and not says_which:
+            self.folded.append(f"{name} (lstm): bias_hh as the one bias, same values")
         if cell.forget_bias:
             what = f"forget_bias {cell.forget_bias:g}"
             if self.allow_lossy:
@@ -112,7 +126,8 @@ class Plan:
                 zero = np.zeros(4 * cell.hidden_size, np.float32)
                 extra = np.zeros(4 * cell.hidden_size)
                 extra[cell.hidden_size : 2 * cell.hidden_size] = cell.forget_bias
-                given[target] = self.add(name, f"{what} + {target}", given.get(target, zero), extra)
+                start = given.get(target, zero)
+                given[target] = self.add(name, f"{what} + {target}", start, extra, lost=True)
             else:
                 self.losable.append(f"layer {name}: {what}")
         return given
@@ -128,5 +143,11 @@ def _words(name: str, value: Any) -> str:
 
 def ulps(exact: Any, single: Floats) -> float:
     """The largest distance between `exact` and `single` in units in the last place of float32."""
-    spacing = np.spacing(np.abs(single)).astype(np.float64)
-    return float(np.max(np.abs(exact - single.astype(np.float64)) / spacing))
+    return float(np.max(np.abs(exact - single.astype(np.float64)) / spacing(single)))
+
+
+def spacing(values: Array) -> NDArray[np.float64]:
+    """One unit in the last place of each value in float32, for the largest ones too."""
+    wide = values.astype(np.float64)
+    exponents = np.where(wide == 0, -149, np.frexp(wide)[1] - 24)
+    return np.ldexp(1.0, np.maximum(exponents, -149))

@@ -112,7 +112,7 @@ class _Folder(Plan):
     def bias(self, name: str, cell: LSTMCell) -> tuple[Floats, tuple[str, ...] | None]:
         """The values of the B file, and which biases they are where B alone would say otherwise."""
         stacked = self.gates.bias == "stacked"
-        given = self.biases(name, cell, one=not stacked)
+        given = self.biases(name, cell, one=not stacked, says_which=True)
         usual = BIASES if stacked else ("bias_ih",)
         absent = [key for key in (BIASES if stacked else BIASES[:1]) if key not in given]
         if absent and (stacked or not given):

@@ -140,7 +140,7 @@ class _Writer(AudioPlan):
     def norm(self, layer: BatchNorm) -> None:
         name = layer.name
         if layer.epsilon_outside:
-            self.refused.append(f"layer {name}: epsilon outside the root")
+            self.refused.append(f"layer {name}: batch norm with epsilon outside the root")
         affine = [array for array in (layer.weight, layer.bias) if array is not None]
         if len(affine) == 1:
             self.losable.append(f"layer {name}: weight or bias alone (the other written too)")

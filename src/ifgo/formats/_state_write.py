@@ -126,6 +126,8 @@ class _Modules(Plan):
                 self.norm(layer)
             case ActivationLayer(activation=activation):
                 self.step(_spelled(activation), layer)
+                if activation == LINEAR:
+                    self.folded.append(f"{layer.name} (activation): linear, as affine(1, 0)")
             case LastStep():
                 self.step("last" if layer.of == "sequence" else "state", layer)
             case Dropout():
@@ -174,7 +176,10 @@ class _Modules(Plan):
     def norm(self, layer: BatchNorm) -> None:
         if (layer.weight is None) != (layer.bias is None):
             self.refused.append(f"layer {layer.name}: weight and bias, one without the other")
-        self.beyond(layer.name, layer, ("name", "mean", "variance", "weight", "bias", "epsilon"))
+        own = ("name", "mean", "variance", "weight", "bias", "epsilon", "epsilon_outside")
+        self.beyond(layer.name, layer, own)
+        if layer.epsilon_outside:
+            self.refused.append(f"layer {layer.name}: batch norm with epsilon outside the root")
         parts = {"weight": layer.weight, "bias": layer.bias}
         name = self.module(layer.name, **parts, running_mean=layer.mean, running_var=layer.variance)
         self.words[-1] += f":batch_norm({layer.epsilon!r})"
@@ -249,7 +254,9 @@ class _Modules(Plan):
             rounded = total.astype(bias.dtype)
         if not np.isfinite(rounded.astype(np.float64)).all():
             self.refused.append(f"layer {name}: {what} + bias_ih, beyond {bias.dtype}")
-        self.folded.append(f"{name} (lstm): {what} + bias_ih, rounded once in {bias.dtype}")
+        error = np.abs(total - rounded.astype(np.float64)) / np.spacing(np.abs(rounded))
+        off = f"rounded once in {bias.dtype}, off by up to {float(error.max()):.3g} ulp"
+        self.losable.append(f"layer {name}: {what} + bias_ih, {off}")
         return rounded
 
 

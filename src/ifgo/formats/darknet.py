@@ -30,7 +30,7 @@ from ifgo.layers import (
     Recurrent,
     Scale,
 )
-from ifgo.model import FeatureInput, Model, Provenance
+from ifgo.model import FeatureInput, Model, Output, Provenance
 from ifgo.text import quote
 
 EXTENSIONS = (".weights",)
@@ -103,7 +103,9 @@ def read(path: Path, *, cfg: str | None = None, dialect: str | None = None) -> M
             tuple(payload.notes),
             payload.names,
         )
-        return Model((FeatureInput(size, axes="TB"),), tuple(layers), provenance=provenance)
+        ends = (Output("sequence", axes="TB"),)
+        entry = FeatureInput(size, axes="TB")
+        return Model((entry,), tuple(layers), ends, provenance=provenance)
     except IfgoError as error:
         raise _placed(error, path, layout) from None
 

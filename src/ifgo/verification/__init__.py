@@ -43,13 +43,14 @@ def verify(
     *,
     against: Sequence[str] = ("c99",),
     state: Mapping[str, ArrayLike] | None = None,
+    lengths: Sequence[int] | NDArray[Any] | None = None,
 ) -> Verification:
     """Compare runtimes on `model` (or the model in that file).
 
     x: as Model.run takes it; a seeded input where None, and then seeded initial states too where
-    the model needs them. against: names of RUNTIMES. state: as Model.run takes it. Raises
-    UsageError on an unknown runtime, an argument of the wrong type or an input that does not fit,
-    ToolError where a runtime is not installed.
+    the model needs them. against: names of RUNTIMES. state: as Model.run takes it. lengths:
+    (B,), for exact and c99 alone. Raises UsageError on an unknown runtime, an argument of the wrong
+    type or an input that does not fit, ToolError where a runtime is not installed.
     """
     from ifgo.lower import lower
     from ifgo.reference.interpret import execute
@@ -67,12 +68,21 @@ def verify(
         x = sample_input(loaded, *_declared(loaded, against))
         if state is None:
             state = sample_state(loaded, x.shape[0])
-    ready = backends.prepare(loaded, x)
+    ready = backends.prepare(loaded, x, lengths)
+    if ready.lengths is not None and (others := [name for name in against if name != "c99"]):
+        raise UsageError(
+            f"{', '.join(others)} with lengths",
+            expected="c99, which alone is compared with lengths",
+            hint="Leave the lengths out, or compare each length by itself",
+        )
     start = states.complete(loaded, ready.x.shape[0], state, np.float32)
-    done = execute(lower(loaded), ready.x, start, trace=True)
+    padded = ready.lengths is not None
+    done = execute(lower(loaded, lengths=padded), ready.x, start, ready.lengths, trace=True)
     findings = compare.traced_against_truth(loaded, done.traces)
+    if ready.lengths is not None:
+        findings += compare.lengths_against_alone(loaded, ready.x, start, ready.lengths, done)
     if "c99" in against:
-        findings += compare.c99_against_exact(loaded, ready.x, start, done)
+        findings += compare.c99_against_exact(loaded, ready.x, start, done, ready.lengths)
     for name in boards:
         findings += compare.board_against_exact(loaded, ready.x, start, done, name)
     for name in fused:

@@ -139,8 +139,36 @@ def _scale(layer: Layer) -> tuple[Any, Any]:
     return arrays["factor"], arrays["offset"]
 
 
+def lengths_against_alone(
+    model: Model, x: NDArray[Any], start: State, lengths: NDArray[Any], done: Execution
+) -> list[Finding]:
+    """Each sequence of the reference, bit for bit, as if it were given alone and were that long.
+
+    Its final state is that of its own last step; zero where its length is. Rows beyond its length
+    are not compared.
+    """
+    depth = sum(1 for _ in walk(model.layers))
+    subject = Subject("exact", "exact", "lengths", "", depth)
+    if any(layer.signature == "sequence→vector" for layer in model.layers):
+        return [subject.silent("a vector of a sequence is compared as part of c99 alone")]
+    program = lower(model)
+    want = {"y": done.y.copy()} | {k: np.zeros_like(a) for k, a in done.state.items()}
+    for b, length in enumerate(lengths):
+        if length:
+            given = {key: array[:, b : b + 1] for key, array in start.items()}
+            alone = execute(program, np.ascontiguousarray(x[b : b + 1, :length]), given)
+            want["y"][b, :length] = alone.y[0]
+            for key, array in alone.state.items():
+                want[key][:, b] = array[:, 0]
+    return [_same_bits(subject, want, {"y": done.y, **done.state}, inherits=False)]
+
+
 def c99_against_exact(
-    model: Model, x: NDArray[Any], start: State, done: Execution
+    model: Model,
+    x: NDArray[Any],
+    start: State,
+    done: Execution,
+    lengths: NDArray[Any] | None = None,
 ) -> list[Finding]:
     """Emitted, compiled and run: every intermediate, output and state, bit for bit.
 
@@ -155,9 +183,12 @@ def c99_against_exact(
         plain.mkdir()
         observed.mkdir()
         steps = x.shape[1]
-        y, final, _ = c99.build(model, plain, max_steps=steps).run(x, start)
-        traced = c99.build(model, observed, max_steps=steps, trace=True)
-        _, _, traces = traced.run(x, start)
+        padded = lengths is not None
+        y, final, _ = c99.build(model, plain, max_steps=steps, lengths=padded).run(
+            x, start, lengths
+        )
+        traced = c99.build(model, observed, max_steps=steps, lengths=padded, trace=True)
+        _, _, traces = traced.run(x, start, lengths)
     findings = traced_against_exact("c99", model, done, traces)
     inherits = any(not finding.holds for finding in findings)
     return [*findings, _ends("c99", model, done, y, final, inherits)]
@@ -238,12 +269,18 @@ def _replayed(layer: Layer, subject: Subject, have: Arrays) -> dict[str, NDArray
 def _ends(
     runtime: str, model: Model, done: Execution, y: NDArray[Any], final: State, inherits: bool
 ) -> Finding:
-    want: dict[str, NDArray[Any]] = {"y": done.y if done.y.ndim == 3 else done.y[:, None]}
-    have: dict[str, NDArray[Any]] = {"y": y if y.ndim == 3 else y[:, None]}
-    for key, array in done.state.items():
-        want[key] = np.moveaxis(array, 0, 1).reshape(array.shape[1], 1, -1)
-        have[key] = np.moveaxis(final[key], 0, 1).reshape(array.shape[1], 1, -1)
     depth = sum(1 for _ in walk(model.layers))
     subject = Subject(runtime, "exact", "output and final state", "", depth)
-    errors = {part: bits(want[part], have[part]) for part in want}
+    return _same_bits(subject, {"y": done.y, **done.state}, {"y": y, **final}, inherits=inherits)
+
+
+def _same_bits(subject: Subject, want: State, have: State, *, inherits: bool) -> Finding:
+    """Outputs "y", (B, T, ·) or (B, ·), and final states by key, (D, B, ·), bit for bit."""
+
+    def rows(key: str, array: NDArray[Any]) -> NDArray[Any]:
+        if key == "y":
+            return array if array.ndim == 3 else array[:, None]
+        return np.moveaxis(array, 0, 1).reshape(array.shape[1], 1, -1)
+
+    errors = {key: bits(rows(key, array), rows(key, have[key])) for key, array in want.items()}
     return subject.finding(errors, "EXACT", cause="inherited" if inherits else "own")

@@ -86,7 +86,10 @@ class Chain(Plan):
                 self.refused.append(f"output {output.name!r} of role {output.role}")
         left = list(model.layers)
         while left:
-            self.layer(left.pop(0), left)
+            layer, count = left.pop(0), len(self.built)
+            self.layer(layer, left)
+            for built in self.built[count:]:
+                self.kept.append(f"{layer.name} ({layer.kind}): {built.kind}")
 
     def inputs(self, model: Model) -> None:
         """The InputLayer, with a batch of one where a state outlives a call."""

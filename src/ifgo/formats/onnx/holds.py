@@ -6,6 +6,7 @@ SPEC.md 2.10. Nothing is written here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ifgo.layers import (
     Dense,
     Dropout,
     Embedding,
+    HiddenAsSequence,
     LastStep,
     Layer,
     Masking,
@@ -51,6 +53,9 @@ def examine(model: Model) -> Findings:
     """Everything about `model` that an ONNX file does not say as it is."""
     found = Findings()
     _whole(model, found)
+    for before, layer in pairwise(model.layers):
+        if isinstance(before, HiddenAsSequence) and isinstance(layer, LastStep):
+            found.refused.append(f"layer {layer.name}: the last step of {before.name}, one unit")
     padded = any(isinstance(entry, LengthsInput) for entry in model.inputs)
     for layer in walk(model.layers):
         _layer(layer, found)
@@ -120,8 +125,16 @@ def _layer(layer: Layer, found: Findings) -> None:
             _rounded(layer.epsilon, f"{where}: epsilon", found)
         case Residual() if any(isinstance(inner, Residual) for inner in layer.layers):
             found.refused.append(f"{where}: a residual inside a residual")
+        case Residual() if all(_idle(inner) for inner in layer.layers):
+            found.refused.append(f"{where}: a residual around layers that do nothing")
         case _:
             pass
+
+
+def _idle(layer: Layer) -> bool:
+    """Whether a file has nothing in its place."""
+    linear = isinstance(layer, ActivationLayer) and layer.activation.name == "linear"
+    return linear or isinstance(layer, Dropout)
 
 
 def _activation(activation: Activation, where: str, found: Findings) -> None:
@@ -196,13 +209,15 @@ def _cell(cell: LSTMCell, where: str, found: Findings) -> None:
     if cell.coupling == "i=1-f":
         if cell.activations[0] == SIGMOID:
             found.lost.append(
-                f"{where}: coupling i=1-f (becomes a gate of its own with the negated weights of f)"
+                f"{where}: coupling i=1-f (becomes a gate of its own with the negated weights of "
+                "f, equal in exact arithmetic)"
             )
         else:
             found.refused.append(f"{where}: coupling i=1-f with {cell.activations[0]} gates")
     if cell.forget_bias:
         found.lost.append(
-            f"{where}: forget_bias {cell.forget_bias:g} (is added to bias_ih, rounded once)"
+            f"{where}: forget_bias {cell.forget_bias:g} (is added to bias_ih, rounded once"
+            f"{_forget_ulps(cell)})"
         )
     for activation in cell.activations:
         _parameters(activation, where, found)
@@ -231,6 +246,18 @@ def _norm(cell: LSTMCell, side: str, norm: MatrixNorm, where: str, found: Findin
     error = float((np.abs(folded - exact) / np.spacing(np.abs(folded))).max())
     words = f"is folded into its rows and its bias, rounded once ({error:.2g} ulp)"
     found.folded.append(f"{what} {words}")
+
+
+def _forget_ulps(cell: LSTMCell) -> str:
+    """How far rounding moves the sum of bias_ih and forget_bias; "" where a norm is in between."""
+    if cell.input_norm is not None:
+        return ""
+    units = cell.hidden_size
+    old = np.zeros(4 * units) if cell.bias_ih is None else cell.bias_ih.astype(np.float64)
+    exact = old[units : 2 * units] + cell.forget_bias
+    single = exact.astype(cell.weight_ih.dtype)
+    error = np.abs(exact - single.astype(np.float64)) / np.spacing(np.abs(single))
+    return f", {float(error.max()):.2g} ulp"
 
 
 def plain(cell: LSTMCell) -> LSTMCell:

@@ -103,6 +103,9 @@ class _Flat(Plan):
                 self.recurrent(layer)
             case Dense():
                 self.dense(layer)
+            case ActivationLayer(activation=activation) if activation == LINEAR:
+                self.folded.append(f"{name} (activation): linear, left out")
+                return
             case ActivationLayer(activation=activation):
                 self.activation(name, activation)
             case Scale(factor=factor, offset=offset):
@@ -216,6 +219,7 @@ class _Flat(Plan):
         self.beyond(name, layer, handled, ("zero_masked", "training"))
         if layer.initial.kind != "zero":
             self.refused.append(f"layer {name}: initial state of kind {layer.initial.kind}")
+        self.persists(layer)
         if layer.forward is None:
             self.refused.append(f"layer {name}: a backward direction alone")
             return
@@ -278,6 +282,8 @@ class _Flat(Plan):
             self.refused.append(f"layer {name}: activations {words}")
         blocks = self.blocks(name, cell)
         absent = "i" if cell.coupling == "i=1-f" else ""
+        if absent:
+            self.folded.append(f"{name} (lstm): rows of i, which 1 - f replaces, are left out")
         places: list[int] = []
         for field in ("weight_ih", "weight_hh", "peephole", "bias"):
             order = LAYOUT.peephole if field == "peephole" else LAYOUT.order
