@@ -11,6 +11,8 @@ import pytest
 from conformance_cases import CASES, Case, Draw
 from test_conformance import inputs, start_of
 
+from ifgo.errors import UnsupportedError
+from ifgo.model import Activation, FeatureInput, LSTMCell, Model, Recurrent
 from ifgo.targets import c99
 from ifgo.verification import bounds, compare, verify
 
@@ -140,3 +142,16 @@ def test_run_computes_on_it() -> None:
     exact, _ = model.run(x)
     y, _ = model.run(x, on="c99:contracted")
     assert 0 <= np.abs(y - exact).max() < 1e-5
+
+
+def test_no_bound_no_contracted_variant() -> None:
+    """Weights whose sums leave float32 on the input of the self-test."""
+    huge = np.full((8, 3), 3e38, np.float32)
+    cell = LSTMCell(huge, np.zeros((8, 2), np.float32), activations=(Activation("relu"),) * 3)
+    model = Model((FeatureInput(3),), (Recurrent("l", cell),))
+    with pytest.raises(UnsupportedError) as caught:
+        c99.emit(model, variant="contracted")
+    assert str(caught.value) == (
+        "the network may overflow float32 on the input of the self-test, so a contracted build has "
+        "no bound to be judged by. Deploy the exact variant"
+    )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifgo import states
+from ifgo.errors import UnsupportedError
 from ifgo.model import Model, TokenInput
 from ifgo.program import Program
 from ifgo.reference.interpret import execute
@@ -24,7 +25,7 @@ def selftest(
     """A seeded input with zeros and saturating values, and what comes out of it.
 
     exact: the interpreter's bits. Else truth, and how far a contracted build may lie from it, over
-    as many steps as that says something: raises UnsupportedError where a layer has no bound.
+    as many steps as that says something: raises UnsupportedError where there is no bound.
     """
     steps = program.required_steps or min(STEPS, max_steps or STEPS)
     start = states.initial(model, 1, np.float32)
@@ -45,6 +46,12 @@ def selftest(
         found = [whole(model, part, start) for part in _runs(program, x)]
     y = np.concatenate([one.y.reshape(-1) for one in found])
     bound = max(one.bound for one in found)
+    if not (np.isfinite(bound) and np.isfinite(y).all()):
+        raise UnsupportedError(
+            "the network may overflow float32 on the input of the self-test, so a contracted build "
+            "has no bound to be judged by",
+            hint="Deploy the exact variant",
+        )
     return _facts(x, [number(value) for value in y]) | {"bound": number(bound)}
 
 
