@@ -35,13 +35,24 @@ def check(emission: Emission, folder: Path, compiler: str) -> None:
     assert y.tobytes() == execute(lower(model), x, start).y.tobytes()
 
 
-@pytest.mark.parametrize("emission", FEW[:-1], ids=lambda emission: emission.name)
+by_embedded = pytest.mark.parametrize(
+    "emission",
+    [emission for emission in FEW if emission.weights == "embedded"],
+    ids=lambda emission: emission.name,
+)
+
+
+@by_embedded
 def test_cases_and_traces(emission: Emission, compiler: str, tmp_path: Path) -> None:
     check(emission, tmp_path, compiler)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("emission", ALL[:-2], ids=lambda emission: emission.name)
+@pytest.mark.parametrize(
+    "emission",
+    [emission for emission in ALL if emission.weights == "embedded"],
+    ids=lambda emission: emission.name,
+)
 def test_every_case_and_its_traces(emission: Emission, compiler: str, tmp_path: Path) -> None:
     check(emission, tmp_path, compiler)
 
@@ -110,7 +121,7 @@ int main(void) {{
 """
 
 
-@pytest.mark.parametrize("emission", FEW[:-1], ids=lambda emission: emission.name)
+@by_embedded
 def test_refusals_touch_nothing_outside(emission: Emission, compiler: str, tmp_path: Path) -> None:
     model = emission.model
     emitted = emission.write(tmp_path)
