@@ -34,7 +34,7 @@ def test_data_and_states(ifgo, model, model_file, x, tmp_path):
 
 
 def test_several_runtimes(ifgo, cc, model_file):
-    done = ifgo("verify", model_file, "--against", "c99, onnxruntime", "--json")
+    done = ifgo("verify", model_file, "--on", "c99, onnxruntime", "--json")
     assert done.code == 0
     assert {row["runtime"] for row in done.json["findings"]} == {"exact", "c99", "onnxruntime"}
 

@@ -25,6 +25,8 @@ from ifgo.text import quote
 )
 @click.option(
     "--against",
+    "--on",
+    "against",
     metavar="LIST",
     help=f"Comma list of {', '.join(verification.RUNTIMES)} [default: c99 if a compiler is found].",
 )
