@@ -2,7 +2,7 @@
 #   make PYTHON=/path/to/python3 CC=/path/to/cc …   to choose the interpreter and the compiler
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test fuzz lint clean
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1#/p' Makefile | while IFS='#' read -r name does; do \
@@ -15,6 +15,10 @@ demo:  ## Deploy the bundled model as C, run it, and prove that nothing changed
 test:  ## Run the tests on all cores (ARGS="..." goes to pytest)
 	@tools/bootstrap.sh test
 	@.venv/bin/python -m pytest -n auto $(ARGS)
+
+fuzz:  ## Damage every kind of file for longer than the tests do (ARGS="..." goes to pytest)
+	@tools/bootstrap.sh test
+	@IFGO_SLOW=1 .venv/bin/python -m pytest -n auto -k "fuzz or damage or mutation or hostile" $(ARGS)
 
 lint:  ## Check style, types and which module may import which
 	@tools/bootstrap.sh test
