@@ -109,9 +109,12 @@ def hold_in_python(seeds: range) -> None:
             astray.append(seed)
         if overflows(done):
             continue
-        judged += 1
         findings = compare.traced_against_truth(drawn.model, done.traces)
-        unbounded += [(seed, str(f)) for f in findings if not (f.holds and f.compared)]
+        within = not any("may overflow float32" in f.note for f in findings)
+        judged += within
+        unbounded += [
+            (seed, str(f)) for f in findings if not (f.holds and (f.compared or not within))
+        ]
     assert (astray, unbounded) == ([], [])
     assert judged > 0.9 * len(seeds)
 
