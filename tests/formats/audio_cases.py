@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+FLOAT64 = 1e-12
+"""Two float64 computations of some ten terms a step."""
+
 Tree = dict[str, Any]
 STEPS = {"rtneural": "r.json", "guitarml": "g.json", "nam": "m.nam"}
 """Format → name of the file that `store` writes."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from audio_cases import (
     ELSE,
+    FLOAT64,
     FORWARD,
     Tree,
     entry,
@@ -27,8 +28,6 @@ from ifgo import formats, gates
 from ifgo.model import Model
 
 RNG = np.random.default_rng(0)
-FLOAT64 = 1e-12
-"""Two float64 computations of some ten terms a step."""
 
 AIDA_X: Tree = {"in_skip": 1, "metadata": {"name": "amp", "esr": 0.01}, "input_batch": [0, 1]}
 

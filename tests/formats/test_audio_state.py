@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from audio_cases import (
+    FLOAT64,
     Tree,
     forward_guitarml,
     forward_rtneural,
@@ -22,8 +23,6 @@ from audio_cases import (
 from ifgo import formats, gates
 from ifgo.errors import IfgoError, UsageError
 
-FLOAT64 = 1e-12
-"""Two float64 computations of some ten terms a step."""
 CHAIN = "rec,lin"
 
 
