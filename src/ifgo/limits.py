@@ -48,8 +48,8 @@ MAX_TOML_DEPTH = 8
 """Most parts of a dotted TOML key, whose parser takes memory by its square; the schema needs 2."""
 
 MAX_TEXT_NUMBERS = 3 * 2**20
-"""Most numbers in a text tensor or data file: reading them takes under two seconds. More belong in a
-binary one."""
+"""Most numbers in a text tensor or data file: reading them takes under two seconds. More belong in
+a binary one."""
 
 MAX_TEXT_BYTES = 32 * MAX_TEXT_NUMBERS
 """Largest text tensor or data file: that many numbers of up to 32 characters."""
