@@ -1,0 +1,1 @@
+"""The compiled engine: the Python face of native/."""
