@@ -135,10 +135,15 @@ ELSE: dict[str, Any] = {
 }
 
 
+def gain(decibels: float) -> float:
+    """The factor as AIDA-X has it: in float32, silent from -90 dB down."""
+    return float(np.float32(10 ** (decibels / 20))) if decibels > -90 else 0.0
+
+
 def forward_rtneural(tree: Tree, x: Any) -> Any:
     """RTNeural sample by sample, within the skip and gains of AIDA-X."""
     state = [([0.0] * e["shape"][-1], [0.0] * e["shape"][-1]) for e in tree["layers"]]
-    gain_in, gain_out = (10 ** (tree.get(key, 0) / 20) for key in ("in_gain", "out_gain"))
+    gain_in, gain_out = (gain(tree.get(key) or 0) for key in ("in_gain", "out_gain"))
     rows: list[list[float]] = []
     for sample in x.astype(float).tolist():
         v = first = [sample[0] * gain_in, *sample[1:]]
@@ -154,9 +159,9 @@ def forward_rtneural(tree: Tree, x: Any) -> Any:
                 moved = zip(v, gamma, beta, *parts[-2:], strict=True)
                 v = [(a - m) / math.sqrt(s + e["epsilon"]) * g + b for a, g, b, m, s in moved]
             elif e["type"] == "activation":
-                v = ELSE[e["activation"]](v)
+                v = ELSE[e.get("activation", "")](v)
             else:
-                v = ELSE[e["activation"]](added(by_columns(parts[0], v), parts[1]))
+                v = ELSE[e.get("activation", "")](added(by_columns(parts[0], v), parts[1]))
         if tree.get("in_skip"):
             v = [v[0] + first[0]]
         rows.append([value * gain_out for value in v])

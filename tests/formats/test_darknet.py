@@ -62,6 +62,13 @@ def test_activations_of_a_connected_layer(tmp_path: Path, dialect: str, activati
     assert np.abs(float64(model, x) - forward(layers, x, dialect)).max() < 1e-8
 
 
+def test_a_temperature_that_rounds_is_noted(tmp_path: Path) -> None:
+    layers = [lstm(np.random.default_rng(8), 2, 3), {"type": "softmax", "temperature": 3}]
+    model = formats.load(store(tmp_path, 2, layers, "pjreddie"), dialect="pjreddie")
+    said = "layer 1 [softmax] divides by 3: here times 0.3333333432674408, rounded to float32"
+    assert model.provenance.notes == (said,)
+
+
 @FORKS
 def test_wrong_gate_orders_show(
     tmp_path: Path, dialect: str, monkeypatch: pytest.MonkeyPatch

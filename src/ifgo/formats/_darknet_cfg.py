@@ -120,7 +120,7 @@ def parse(data: bytes) -> list[Section]:
 
 
 def _section(line: str, number: int, where: str) -> Section:
-    name = line[1:-1].lower() if line.endswith("]") else ""
+    name = line[1:-1] if line.endswith("]") else ""
     name = _ALIASES.get(name, name)
     if name not in KEYS:
         raise UnsupportedError(

@@ -352,6 +352,11 @@ def _softmax(section: Section, payload: _Payload) -> list[Layer]:
             f"temperature is {temperature:g}", where=section.where, expected="a number above 0"
         )
     factor = np.full(payload.shapes[section.number].width, 1 / temperature, np.float32)
+    if factor[0] * np.float64(temperature) != 1:
+        payload.notes.append(
+            f"{section.where} divides by {temperature:g}: here times {factor[0]}, "
+            "rounded to float32"
+        )
     return [Scale(f"temperature_{section.number}", factor, np.zeros_like(factor)), *layers]
 
 
