@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from native_cases import identical, models, small
+from native_cases import identical, small
+from random_models import models
 
 from ifgo import formats, layers, limits
 from ifgo.errors import UnsupportedError, UsageError
