@@ -1,0 +1,164 @@
+/* Packs weights into the order in which the kernels read them (kernels.h). */
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "memory.h"
+
+/* packed[k][gate][lane] of one block from rows of gates; `back` keeps the values as they are. */
+static void pack_block(const float *weight, ptrdiff_t hidden, ptrdiff_t columns, ptrdiff_t block,
+                       ptrdiff_t lanes, float *packed) {
+    const ptrdiff_t first = block * lanes, left = hidden - first, units = left < lanes ? left : lanes;
+    enum { NEAR = 64 };
+    for (ptrdiff_t k0 = 0; k0 < columns; k0 += NEAR) {
+        const ptrdiff_t k1 = columns - k0 < NEAR ? columns : k0 + NEAR;
+        for (ptrdiff_t gate = 0; gate < 4; gate++)
+            for (ptrdiff_t u = 0; u < units; u++) {
+                const float *row = weight + (gate * hidden + first + u) * columns;
+                float *to = packed + gate * lanes + u;
+                const float scale = gate == 2 ? 1.0f : 0.5f;
+                for (ptrdiff_t k = k0; k < k1; k++) to[k * 4 * lanes] = scale * row[k];
+            }
+    }
+}
+
+/* packed[panel][block][gate][lane][column of the panel] */
+static void pack_back(const float *weight, ptrdiff_t hidden, ptrdiff_t columns, ptrdiff_t blocks,
+                      ptrdiff_t lanes, float *packed) {
+    const ptrdiff_t panel = 4 * lanes;
+    for (ptrdiff_t gate = 0; gate < 4; gate++)
+        for (ptrdiff_t unit = 0; unit < hidden; unit++) {
+            const float *row = weight + (gate * hidden + unit) * columns;
+            const ptrdiff_t at = unit / lanes * panel + gate * lanes + unit % lanes;
+            for (ptrdiff_t k = 0; k < columns; k += panel) {
+                float *to = packed + (k / panel * blocks * panel + at) * panel;
+                const ptrdiff_t left = columns - k, count = left < panel ? left : panel;
+                for (ptrdiff_t j = 0; j < count; j++) to[j] = row[k + j];
+            }
+        }
+}
+
+/* packed[panel][k][output of the panel] from weight (outputs, K) */
+static void pack_panels(const float *weight, ptrdiff_t outputs, ptrdiff_t K, ptrdiff_t panel,
+                        float *packed) {
+    for (ptrdiff_t j = 0; j < outputs; j++)
+        for (ptrdiff_t k = 0; k < K; k++)
+            packed[(j / panel * K + k) * panel + j % panel] = weight[j * K + k];
+}
+
+static ptrdiff_t panels_of(ptrdiff_t size, ptrdiff_t panel) { return (size + panel - 1) / panel; }
+
+static float *of(const float *packed) { return (float *)(uintptr_t)packed; }
+
+void ifgo_cell_set(ifgo_cell *cell, const ifgo_weights *w) {
+    const ptrdiff_t lanes = ifgo_kernels_in_use->lanes, panel = 4 * lanes;
+    const ptrdiff_t H = cell->hidden, I = cell->input, P = cell->output;
+    for (ptrdiff_t b = 0; b < cell->blocks; b++) {
+        pack_block(w->weight_ih, H, I, b, lanes, of(cell->wx) + b * I * panel);
+        pack_block(w->weight_hh, H, P, b, lanes, of(cell->wh) + b * cell->depth * panel);
+        if (w->bias) pack_block(w->bias, H, 1, b, lanes, of(cell->bias) + b * panel);
+    }
+    for (ptrdiff_t row = 0; w->peephole && row < 3; row++)
+        for (ptrdiff_t u = 0; u < H; u++)
+            of(cell->peephole)[(u / lanes * 3 + row) * lanes + u % lanes] =
+                0.5f * w->peephole[row * H + u];
+    if (w->weight_hr) pack_panels(w->weight_hr, P, H, panel, of(cell->projection));
+    for (ptrdiff_t p = 0; w->bias_hr && p < P; p++) of(cell->projection_bias)[p] = w->bias_hr[p];
+    if (!cell->wh_back) return;
+    pack_back(w->weight_ih, H, I, cell->blocks, lanes, of(cell->wx_back));
+    pack_back(w->weight_hh, H, P, cell->blocks, lanes, of(cell->wh_back));
+    for (ptrdiff_t p = 0; w->weight_hr && p < P; p++) /* [panel of H][P][column] */
+        for (ptrdiff_t u = 0; u < H; u++)
+            of(cell->projection_back)[(u / panel * P + p) * panel + u % panel] =
+                w->weight_hr[p * H + u];
+}
+
+ifgo_status ifgo_cell_new(const ifgo_weights *w, int with_back, ifgo_cell **made) {
+    const ptrdiff_t lanes = ifgo_kernels_in_use->lanes, panel = 4 * lanes;
+    const ptrdiff_t H = w->hidden, I = w->input, P = w->output;
+    ifgo_cell *cell = calloc(1, sizeof *cell);
+    if (!cell) return IFGO_E_MEMORY;
+    cell->input = I;
+    cell->hidden = H;
+    cell->output = P;
+    cell->blocks = panels_of(H, lanes);
+    cell->depth = (P + 3) / 4 * 4;
+    cell->clip_z = w->clip_z;
+    cell->clip_cell = w->clip_cell;
+    cell->clip_projection = w->clip_projection;
+    cell->coupling = w->coupling;
+    cell->plain = !w->peephole && w->clip_z == INFINITY && w->clip_cell == INFINITY &&
+                  w->coupling == IFGO_UNCOUPLED;
+    const ptrdiff_t outputs = panels_of(P, panel) * panel, rows = cell->blocks * panel;
+    int short_of = 0;
+#define MAKE(field, count) short_of |= !(cell->field = ifgo_zeros(count))
+    MAKE(wx, rows * I);
+    MAKE(wh, rows * cell->depth);
+    MAKE(bias, rows);
+    if (w->peephole) MAKE(peephole, cell->blocks * 3 * lanes);
+    if (w->weight_hr) {
+        MAKE(projection, outputs * H);
+        MAKE(projection_bias, outputs);
+    }
+    if (with_back) {
+        MAKE(wx_back, panels_of(I, panel) * panel * rows);
+        MAKE(wh_back, outputs * rows);
+        if (w->weight_hr) MAKE(projection_back, panels_of(H, panel) * panel * P);
+    }
+#undef MAKE
+    if (short_of) {
+        ifgo_cell_free(cell);
+        return IFGO_E_MEMORY;
+    }
+    ifgo_cell_set(cell, w);
+    *made = cell;
+    return IFGO_OK;
+}
+
+void ifgo_cell_free(ifgo_cell *cell) {
+    if (!cell) return;
+    const float *const all[] = {cell->wx,         cell->wh,      cell->bias,
+                                cell->peephole,   cell->projection, cell->projection_bias,
+                                cell->wx_back,    cell->wh_back, cell->projection_back};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) ifgo_release(all[i]);
+    free(cell);
+}
+
+ifgo_status ifgo_dense_new(ptrdiff_t input, ptrdiff_t output, const float *weight,
+                           const float *bias, int activation, ifgo_dense **made) {
+    const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes;
+    const ptrdiff_t whole = panels_of(output, panel) * panel;
+    ifgo_dense *dense = calloc(1, sizeof *dense);
+    if (!dense) return IFGO_E_MEMORY;
+    dense->input = input;
+    dense->output = output;
+    dense->activation = activation;
+    float *packed = ifgo_zeros((output > IFGO_FEW_OUTPUTS ? whole : output) * input);
+    float *biases = ifgo_zeros(whole);
+    if (output > IFGO_FEW_OUTPUTS) dense->panels = packed;
+    else dense->rows = packed;
+    dense->bias = biases;
+    if (!packed || !biases) {
+        ifgo_dense_free(dense);
+        return IFGO_E_MEMORY;
+    }
+    if (dense->panels) pack_panels(weight, output, input, panel, packed);
+    else
+        for (ptrdiff_t i = 0; i < output * input; i++) packed[i] = weight[i];
+    for (ptrdiff_t j = 0; bias && j < output; j++) biases[j] = bias[j];
+    *made = dense;
+    return IFGO_OK;
+}
+
+void ifgo_dense_free(ifgo_dense *dense) {
+    if (!dense) return;
+    ifgo_release(dense->panels);
+    ifgo_release(dense->rows);
+    ifgo_release(dense->bias);
+    free(dense);
+}
+
+void ifgo_dense_run(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
+                    float *y, ptrdiff_t y_row) {
+    ifgo_kernels_in_use->dense(dense, rows, x, x_row, y, y_row);
+}

@@ -1,0 +1,36 @@
+#include "memory.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+#include <unistd.h>
+
+enum { LINE = 64, HUGE_PAGE = 1 << 21 };
+
+float *ifgo_zeros(ptrdiff_t count) {
+    const size_t most = PTRDIFF_MAX / sizeof(float) - HUGE_PAGE;
+    if (count < 0 || (size_t)count > most) return NULL;
+    const size_t wanted = (count ? (size_t)count : 1) * sizeof(float);
+    const size_t align = wanted >= HUGE_PAGE ? HUGE_PAGE : LINE;
+    const size_t bytes = (wanted + align - 1) / align * align;
+    float *memory = aligned_alloc(align, bytes);
+    if (!memory) return NULL;
+#ifdef __linux__
+    if (bytes >= HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    memset(memory, 0, bytes);
+    return memory;
+}
+
+void ifgo_release(const float *memory) { free((void *)(uintptr_t)memory); }
+
+ptrdiff_t ifgo_near_bytes(void) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (size > 0) return (ptrdiff_t)size / 8 * 5; /* the rest is for states and inputs */
+#endif
+    return 640 << 10;
+}

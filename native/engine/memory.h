@@ -1,0 +1,15 @@
+/* Aligned memory for vectors, and the sizes of the caches that it should fit. */
+#ifndef IFGO_MEMORY_H
+#define IFGO_MEMORY_H
+
+#include <stddef.h>
+
+/* `count` zeros, aligned to a cache line (to a huge page where large); NULL where there is not
+ * enough memory or the size overflows. */
+float *ifgo_zeros(ptrdiff_t count);
+void ifgo_release(const float *memory);
+
+/* Bytes of weights that stay in one core's own cache from one step to the next. */
+ptrdiff_t ifgo_near_bytes(void);
+
+#endif
