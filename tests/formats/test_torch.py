@@ -243,7 +243,6 @@ def test_modules_without_words_are_listed_with_the_one_order_that_fits(tmp_path:
         ("rec:dropout", "option layers: 'dropout' has 0 numbers, expected 1"),
         ("rec:last(1)", "option layers: 'last(1)' has 1 numbers, expected 0"),
         ("rec:flatten(x)", "option layers: 'flatten(x)' holds no number, expected numbers"),
-        ("rec,rec", "option layers: module rec stands twice, expected once"),
         ("rec,bn", "module bn: is a batch norm, whose epsilon is not in the file, expected "
          "bn:batch_norm(1e-5), 1e-5 being PyTorch's default"),
         ("rec:dense", "module rec: is nn.LSTM 3 → 2, no dense, expected rec without it"),
@@ -256,6 +255,14 @@ def test_modules_without_words_are_listed_with_the_one_order_that_fits(tmp_path:
 )  # fmt: skip
 def test_words_that_mean_nothing(tmp_path: Path, words: str, said: str) -> None:
     assert refused(saved(tmp_path, net()), UsageError, layers=words) == said
+
+
+def test_a_module_may_stand_twice(tmp_path: Path) -> None:
+    norm = "bn:batch_norm(1e-5)"
+    model = formats.load(saved(tmp_path, net()), layers=f"embed,rec:last,{norm},{norm}")
+    assert [layer.name for layer in model.layers] == ["embed", "rec", "rec_last", "bn", "bn_2"]
+    assert model.arrays["bn_2.mean"].tobytes() == model.arrays["bn.mean"].tobytes()
+    assert "module bn stands 2 times, a copy of it each time" in model.provenance.notes
 
 
 def test_sizes_and_time_are_checked(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ifgo import formats
 from ifgo.errors import FormatError, IfgoError, ModelError, UnsupportedError
 
 SAVE = (
-    "expected a state_dict: tensors, numbers, text and containers. Where you trust the file, load "
+    "expected tensors as torch.save writes those of a state_dict. Where you trust the file, load "
     "it with torch and save the dictionary alone: torch.save(model.state_dict(), path)"
 )
 DAMAGED = "The file was changed or cut short after it was written; fetch or write it again"
@@ -48,32 +48,43 @@ class Runs:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("place", ["whole", "entry", "key"])
-def test_what_a_pickle_would_run_is_named(tmp_path: Path, protocol: int, place: str) -> None:
-    bad: Any = {"whole": Runs(), "entry": {"epoch": Runs()}, "key": {"state_dict": [Runs()]}}[place]
-    data = cases.pack({"data.pkl": pickle.dumps(bad, protocol)} | MEMBERS)
-    assert refused(tmp_path, data, UnsupportedError) == (
-        f"data.pkl names 'posix.system', which may run code and is never called, {SAVE}"
+def test_what_a_pickle_would_run_is_named(tmp_path: Path, protocol: int) -> None:
+    wanted = "expected a state_dict, or a checkpoint with one under state_dict, model_state_dict, "
+    for bad, said in (
+        (Runs(), "holds an object of 'posix.system', "),
+        ({"epoch": Runs()}, "holds no tensors by name, but epoch, "),
+        ({"state_dict": [Runs()]}, "holds no tensors by name, but state_dict, "),
+    ):
+        data = cases.pack({"data.pkl": pickle.dumps(bad, protocol)} | MEMBERS)
+        assert refused(tmp_path, data, UnsupportedError) == (
+            f"{said}{wanted}model. torch.save(model.state_dict(), path) writes one"
+        )
+    assert not Path("/tmp/ifgo_ran").exists()
+
+
+def test_what_lies_beside_the_tensors_is_named_and_never_run(tmp_path: Path) -> None:
+    runs = cases.call("posix.system", cases.text("touch /tmp/ifgo_ran") + b"\x85")
+    table = {"args": runs, "state_dict": cases.table(ENTRIES), "act": b"cnet\nGELU\n)\x81"}
+    model = formats.load(cases.put(tmp_path / "m.pt", cases.whole(cases.table(table), MEMBERS)))
+    assert [a.tobytes() for a in model.arrays.values()] == list(MEMBERS.values())
+    assert model.provenance.notes[:2] == (
+        "read state_dict of the checkpoint, left out args, act",
+        "data.pkl names posix.system, net.GELU: read as data, never imported or called",
     )
     assert not Path("/tmp/ifgo_ran").exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("__main__.Net", "'__main__.Net', which may run code and is never called"),
-        ("torch.nn.modules.rnn.LSTM", "'torch.nn.modules.rnn.LSTM', which may run code and is "
-         "never called"),
-        ("builtins.eval", "'builtins.eval', which may run code and is never called"),
-        ("torch.load", "'torch.load', which may run code and is never called"),
-        ("torch._utils._rebuild_tensor_v3", "'torch._utils._rebuild_tensor_v3', which may run code "
-         "and is never called"),
-    ],
+    "name",
+    ["torch._utils._rebuild_tensor_v3", "torch._tensor._rebuild_from_type_v2",
+     "torch.storage._load_from_bytes"],
 )  # fmt: skip
-def test_names_outside_the_list(tmp_path: Path, name: str, said: str) -> None:
+def test_tensors_of_kinds_that_are_not_known(tmp_path: Path, name: str) -> None:
     module, _, attribute = name.rpartition(".")
     data = cases.whole(f"c{module}\n{attribute}\n".encode(), {})
-    assert refused(tmp_path, data, UnsupportedError) == f"data.pkl names {said}, {SAVE}"
+    assert refused(tmp_path, data, UnsupportedError) == (
+        f"data.pkl names '{name}', which may run code and is never called, {SAVE}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,9 +146,10 @@ def test_archives_that_torch_does_not_write(tmp_path: Path) -> None:
         "member 'data.pkl' is compressed, expected members stored as they are, as torch.save "
         "writes them. Save it again with torch.save"
     )
-    assert refused(tmp_path, cases.pack(members | {"code/net.py": b"x"}), UnsupportedError) == (
-        "is a TorchScript archive, a program, expected a state_dict. Save its tensors: "
-        "torch.save(torch.jit.load(path).state_dict(), new_path)"
+    program = cases.pack(members | {"models/model.json": b"{}"})
+    assert refused(tmp_path, program, UnsupportedError) == (
+        "is a program of torch.export, expected a state_dict. Save its tensors: "
+        "torch.save(torch.export.load(path).state_dict, new_path)"
     )
     for name in ("../x", "a//x", "./x", "a\\x"):
         assert refused(tmp_path, cases.pack(members | {name: b""}), FormatError) == (
@@ -166,11 +178,10 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     assert refused(tmp_path, WHOLE[:-30], FormatError) == (
         f"is no whole zip archive (BadZipFile). {DAMAGED}"
     )
-    for data in (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", bytes(257) + b"ustar"):
-        assert refused(tmp_path, data, UnsupportedError) == (
-            "was saved by PyTorch before 1.6, or with its legacy serialization, expected the zip "
-            "that torch.save writes since. Save it again: torch.save(torch.load(path), new_path)"
-        )
+    assert refused(tmp_path, bytes(257) + b"ustar", UnsupportedError) == (
+        "was saved by PyTorch before 0.2, as a tar, expected a file of torch.save since. Save it "
+        "again: torch.save(torch.load(path), new_path)"
+    )
 
 
 def test_every_bit_of_the_numbers_is_checked(tmp_path: Path) -> None:

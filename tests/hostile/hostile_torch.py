@@ -62,9 +62,34 @@ def _nested(times: int) -> bytes:
     return b"]q\x01" + b"".join(b"0](h\x01h\x01eq\x01" for _ in range(times))
 
 
+def _module(inside: bytes, memo: bytes = b"") -> bytes:
+    """A pickled nn.Module that holds others."""
+    held = {"_parameters": b"}", "_modules": inside}
+    return b"cnet\nNet\n)\x81" + memo + cases.table(held, ordered=False) + b"b"
+
+
+def _modules(times: int) -> bytes:
+    """Modules of two of the same module each, again and again."""
+    found = _module(b"}")
+    for k in range(times):
+        first = found + b"q" + bytes([k])
+        pair = b"}(" + cases.text("a") + first + cases.text("b") + b"h" + bytes([k]) + b"u"
+        found = _module(pair)
+    return found
+
+
 def _keys(times: int) -> bytes:
     """A dict whose key is such a tuple, which would be hashed for ever."""
     return b"}" + b")q\x01" + b"".join(b"0h\x01h\x01\x86q\x01" for _ in range(times)) + b"Ns"
+
+
+def _tables(times: int) -> bytes:
+    """Tables of the same table twice, again and again."""
+    found = cases.table(ENTRIES, ordered=False)
+    for k in range(times):
+        pair = cases.text("a") + found + b"q" + bytes([k]) + cases.text("b") + b"h" + bytes([k])
+        found = b"}(" + pair + b"u"
+    return found
 
 
 STORED = cases.storage("0", "FloatStorage", 24)
@@ -111,6 +136,10 @@ PICKLES: dict[str, bytes] = {
     "2**40 lists": _pickle(_nested(40)),
     "2**40 lists beside": _beside(_nested(40)),
     "2**40 tuples as a key": _pickle(_keys(40)),
+    "a module in itself": _pickle(_module(b"}(" + cases.text("a") + b"h\x01u", memo=b"q\x01")),
+    "2**30 modules": _pickle(_modules(30)),
+    "60 modules in each other": _pickle(_modules(60)),
+    "a checkpoint of 2**20 tables": _pickle(_tables(20)),
     "a chain that is a nest": cases.whole(
         cases.table(
             ENTRIES,
@@ -174,6 +203,18 @@ def _zips() -> Iterator[tuple[str, bytes]]:
     yield (
         "encrypted",
         whole.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+    )
+    old = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+    facts = old + b"\x80\x02}" + cases.text("little_endian") + b"\x88s."
+    yield "legacy without end", facts + pickle
+    yield (
+        "legacy of lies",
+        facts
+        + pickle
+        + b"\x80\x02]("
+        + b"".join(cases.text(str(k)) for k in range(len(MEMBERS)))
+        + b"e."
+        + b"\xff" * 400,
     )
     yield "legacy", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." + bytes(100)
     yield "a bare pickle", pickle

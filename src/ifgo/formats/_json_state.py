@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import FormatError
-from ifgo.formats import _json, _state_chain, _state_dict
+from ifgo.formats import _json, _state_chain
 from ifgo.formats.extraction import Listing
 from ifgo.layers import Layer, Recurrent
 from ifgo.model import Model, Provenance
@@ -35,7 +35,7 @@ def read(
 def listing(tree: dict[str, Any]) -> Listing:
     """The recurrent modules by name, and the others by kind."""
     tensors = _tensors(tree, _json.Numbers())
-    return _state_chain.listing(_state_dict.modules(tensors), "rtneural")
+    return _state_chain.listing(tensors, "rtneural")
 
 
 def _stateful(layer: Layer) -> Layer:

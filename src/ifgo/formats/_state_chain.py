@@ -20,6 +20,7 @@ from ifgo.activations import LINEAR, PARAMETERS, Activation
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import _state_dict as state_dict
 from ifgo.formats._state_dict import Built, Module, Tensors
+from ifgo.formats._state_raw import undropped
 from ifgo.formats.extraction import Found, Listing, chosen, counted, left_out
 from ifgo.layers import (
     ActivationLayer,
@@ -169,10 +170,6 @@ def assemble(
             _attach(layers, step)
             continue
         module = modules[len(used)]
-        if module in used:
-            raise UsageError(
-                f"module {module.name} stands twice", where="option layers", expected="once"
-            )
         following = modules[len(used) + 1] if len(used) + 1 < len(modules) else None
         built, origin = _built(step, module, following, first=not layers)
         used.append(module)
@@ -185,6 +182,8 @@ def assemble(
     rest = counted(_title(module) for module in found if module not in used)
     notes = [*provenance.notes, "batch_first is not in the file: input is (B, T, I) here"]
     notes += [left_out(rest, "module")] if rest else []
+    shared = {m.name: n for m in used if (n := used.count(m)) > 1}
+    notes += [f"module {m} stands {n} times, a copy of it each time" for m, n in shared.items()]
     first = layers[0]
     if isinstance(first, Embedding):
         entry = TokenInput(first.vocabulary)
@@ -339,8 +338,9 @@ def suggestion(found: Sequence[Module]) -> str:
 # -- choosing -------------------------------------------------------------------------------------
 
 
-def listing(found: Sequence[Module], format: str) -> Listing:
+def listing(tensors: Tensors, format: str) -> Listing:
     """The recurrent modules, an nn.LSTM of several layers as one."""
+    found = state_dict.modules(undropped(tensors)[0])
     lstms = [module for module in found if module.kind in ("lstm", "lstm_cell")]
     rows = [
         Found(
@@ -376,6 +376,8 @@ def read(
 
     Raises what `assemble` raises; FormatError where `own` means nothing.
     """
+    tensors, raw = undropped(tensors)
+    provenance = replace(provenance, notes=(*provenance.notes, *raw))
     found = state_dict.modules(tensors)
     if layers is not None and select is not None:
         raise UsageError("options layers and select both say the chain", expected="one of them")

@@ -147,6 +147,7 @@ class Module:
             f"is {self.words}{blocks}",
             where=f"module {self.name}",
             expected=" or ".join(dict.fromkeys(_TITLES[kind] for kind in kinds)),
+            hint="Option select takes one recurrent module alone" if self.kind == "other" else None,
         )
 
 

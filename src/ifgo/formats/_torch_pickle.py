@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from ifgo.errors import UnsupportedError
 from ifgo.formats._torch_tensor import STORAGES, Tensor, damaged, rebuilt
-from ifgo.formats._unpickle import Made, parse
+from ifgo.formats._unpickle import Made, Pickled, parse_at
 from ifgo.text import quote
 
 _SAVE_DICT: Final = (
@@ -14,8 +14,11 @@ _SAVE_DICT: Final = (
     "torch.save(model.state_dict(), path)"
 )
 _ORDERED: Final = "collections.OrderedDict"
-_TENSOR: Final = "torch._utils._rebuild_tensor_v2"
-_PARAMETER: Final = "torch._utils._rebuild_parameter"
+_TENSORS: Final = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
+_PARAMETERS: Final = (
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+)
 _BESIDE: Final = (
     *("torch.Size", "torch.device", "builtins.set", "__builtin__.set", "collections.defaultdict"),
     *("builtins.dict", "__builtin__.dict", "argparse.Namespace", "pathlib.PosixPath"),
@@ -33,24 +36,32 @@ _BESIDE: Final = (
 
 _KNOWN: Final = {
     _ORDERED,
-    _TENSOR,
-    _PARAMETER,
+    *_TENSORS,
+    *_PARAMETERS,
     *_BESIDE,
     *(f"torch.{name}" for name in STORAGES),
 }
+_HOLDS_TENSORS: Final = ("torch._utils.", "torch._tensor.", "torch.storage.", "torch.sparse.")
+"""Where functions that make tensors live: one that is not known might hold a weight."""
 
 
-def read_pickle(data: memoryview) -> Any:
-    """What data.pkl describes, as ifgo.formats._unpickle has it.
+def read_pickle(data: memoryview | bytes, start: int = 0) -> tuple[Pickled, list[str]]:
+    """The pickle at byte `start` as ifgo.formats._unpickle has it, and the classes and functions
+    it names that are no part of a state_dict. None of them is imported or called.
 
-    Raises UnsupportedError on any name outside the list, FormatError on damage.
+    Raises UnsupportedError on tensors of a kind that is not known, FormatError on damage.
     """
-    return parse(bytes(data), _admit)
+    names: dict[str, None] = {}
+
+    def admit(path: str) -> None:
+        if path not in _KNOWN:
+            _refuse_tensors(path)
+            names[path] = None
+
+    return parse_at(bytes(data), start, admit), list(names)
 
 
-def _admit(path: str) -> None:
-    if path in _KNOWN:
-        return
+def _refuse_tensors(path: str) -> None:
     name = path.rpartition(".")[2]
     packed = path == "torch.ScriptObject" or "qtensor" in name or "quantized" in path
     if packed or name.startswith(("QInt", "QUInt")):
@@ -59,11 +70,12 @@ def _admit(path: str) -> None:
             expected="floating-point tensors",
             hint="Save the state_dict of the model before quantisation",
         )
-    raise UnsupportedError(
-        f"data.pkl names {quote(path, 120)}, which may run code and is never called",
-        expected="a state_dict: tensors, numbers, text and containers",
-        hint=_SAVE_DICT,
-    )
+    if path.startswith(_HOLDS_TENSORS):
+        raise UnsupportedError(
+            f"data.pkl names {quote(path, 120)}, which may run code and is never called",
+            expected="tensors as torch.save writes those of a state_dict",
+            hint=_SAVE_DICT,
+        )
 
 
 def table_of(value: Any) -> dict[Any, Any] | None:
@@ -89,12 +101,12 @@ def tensor_of(value: Any) -> Tensor | None:
 
     Raises FormatError where it reaches beyond its storage, UnsupportedError where it repeats it.
     """
-    if not isinstance(value, Made) or value.path not in (_TENSOR, _PARAMETER):
+    if not isinstance(value, Made) or value.path not in (*_TENSORS, *_PARAMETERS):
         return None
     inner: Any = value
-    if value.path == _PARAMETER:
+    if value.path in _PARAMETERS:
         inner = _arguments(value)[0]
-        if not isinstance(inner, Made) or inner.path != _TENSOR:
+        if not isinstance(inner, Made) or inner.path not in _TENSORS:
             damaged("builds a parameter of no tensor")
     return rebuilt(_arguments(inner))
 

@@ -67,7 +67,7 @@ def rebuilt(arguments: tuple[Any, ...]) -> Tensor:
     if len(arguments) < 4:
         damaged("builds a tensor of too few parts")
     storage, offset, shape, strides = arguments[:4]
-    storage = _storage(storage)
+    storage = storage_of(storage)
     numbers = (offset, *_whole(shape), *_whole(strides))
     if any(type(n) is not int or not 0 <= n < 2**48 for n in numbers) or len(shape) != len(strides):
         damaged(f"builds a tensor of storage {quote(storage.key)} with sizes that cannot be")
@@ -90,12 +90,13 @@ def rebuilt(arguments: tuple[Any, ...]) -> Tensor:
     return Tensor(storage, offset, shape, strides)
 
 
-def _storage(value: Any) -> Storage:
-    """Of the persistent id ("storage", torch.FloatStorage, key, device, count)."""
+def storage_of(value: Any) -> Storage:
+    """Of the persistent id ("storage", torch.FloatStorage, key, device, count); files before
+    PyTorch 1.6 add None, or a view of another storage, which is refused."""
     key: Any = value.key if isinstance(value, Outside) else ()
     parts = cast("tuple[Any, ...]", key if type(key) is tuple else ())
     if (
-        len(parts) != 5
+        not (len(parts) == 5 or (len(parts) == 6 and parts[5] is None))
         or type(parts[0]) is not str
         or parts[0] != "storage"
         or not isinstance(parts[1], Name)
@@ -146,3 +147,8 @@ def _dtype(name: str) -> np.dtype[Any]:
             hint="Install it: pip install ml_dtypes",
         ) from None
     return np.dtype(ml_dtypes.bfloat16)
+
+
+def itemsize(name: str) -> int:
+    """Bytes of one value of a dtype in STORAGES."""
+    return 2 if name == "bfloat16" else np.dtype(name).itemsize

@@ -49,7 +49,7 @@ class Made:
         return maker.path if isinstance(maker, Name) else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outside:
     """An object that lies outside the pickle, by its persistent id."""
 
@@ -76,6 +76,16 @@ _FIXED: Final[dict[str, Callable[[], Any]]] = {
 _TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+@dataclass(frozen=True)
+class Pickled:
+    """A pickle and what follows it. outside: the objects it names by persistent id, in order.
+    end: where the next byte after it lies."""
+
+    value: Any
+    outside: tuple[Outside, ...]
+    end: int
+
+
 def parse(data: bytes, admit: Callable[[str], None] = lambda path: None) -> Any:
     """What a pickle of protocol 0 to 5 holds: plain values, lists, tuples, dicts, and Name, Made
     and Outside for all else. admit: called with each name, may raise an error of its own.
@@ -83,10 +93,17 @@ def parse(data: bytes, admit: Callable[[str], None] = lambda path: None) -> Any:
     Raises FormatError on anything that is no whole pickle, or takes more than
     limits.MAX_PICKLE_STEPS steps.
     """
+    return parse_at(data, 0, admit).value
+
+
+def parse_at(data: bytes, start: int, admit: Callable[[str], None] = lambda path: None) -> Pickled:
+    """The pickle that begins at byte `start`; raises as `parse`."""
     machine = _Machine(admit)
     steps = 0
+    stream = io.BytesIO(data)
+    stream.seek(start)
     try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
+        for opcode, argument, at in pickletools.genops(stream):
             steps += 1
             if steps > limits.MAX_PICKLE_STEPS:
                 raise FormatError(
@@ -94,7 +111,7 @@ def parse(data: bytes, admit: Callable[[str], None] = lambda path: None) -> Any:
                     expected="arrays, and little beside them",
                 )
             if opcode.name == "STOP":
-                return machine.result()
+                return Pickled(machine.result(), tuple(machine.outside), cast(int, at) + 1)
             machine.step(opcode.name, argument)
     except (IfgoError, MemoryError):
         raise
@@ -126,6 +143,7 @@ class _Machine:
         self.admit = admit
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.outside: list[Outside] = []
 
     def result(self) -> Any:
         (value,) = self.stack
@@ -203,10 +221,9 @@ class _Machine:
                 if not isinstance(stack[-1], Made):
                     raise _damaged()
                 stack[-1].state = state
-            case "BINPERSID":
-                stack.append(Outside(stack.pop()))
-            case "PERSID":
-                stack.append(Outside(argument))
+            case "BINPERSID" | "PERSID":
+                self.outside.append(Outside(stack.pop() if name == "BINPERSID" else argument))
+                stack.append(self.outside[-1])
             case "POP":
                 stack.pop()
             case "POP_MARK":
@@ -236,11 +253,20 @@ class _Machine:
             owner.pairs += pairs
         else:
             for key, value in pairs:
-                # Nothing else is hashed: a tuple of tuples may be deeper than the C stack.
-                if not isinstance(key, str | int | float | bytes | None):
+                if not _is_key(key):
                     raise _damaged()
                 owner[key] = value
         return owner
+
+
+def _is_key(value: Any) -> bool:
+    """Whether it may be hashed: a tuple of tuples may be deeper than the C stack."""
+    if _is_tuple(value):
+        return all(isinstance(part, _PLAIN_KEYS) for part in value)
+    return isinstance(value, (*_PLAIN_KEYS, Name, Made, Outside))
+
+
+_PLAIN_KEYS: Final = (str, int, float, bytes, type(None))
 
 
 # -- arrays ---------------------------------------------------------------------------------------

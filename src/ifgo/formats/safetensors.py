@@ -16,7 +16,7 @@ from safetensors.numpy import save as to_safetensors
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
-from ifgo.formats import Report, _state_chain, _state_dict
+from ifgo.formats import Report, _state_chain
 from ifgo.formats._architecture import chain_of
 from ifgo.formats._safetensors_file import INTEGERS, dtype_of, open_file
 from ifgo.formats._state_write import OWN, lay_out
@@ -72,7 +72,7 @@ def list_layers(
 
     The options are those of `read`, and not needed.
     """
-    return _state_chain.listing(_state_dict.modules(_tensors(path)[0]), "safetensors")
+    return _state_chain.listing(_tensors(path)[0], "safetensors")
 
 
 def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:

@@ -1,4 +1,4 @@
-"""PyTorch .pt and .pth: the zip that torch.save writes, read without PyTorch (FORMATS.md).
+"""PyTorch .pt and .pth: what torch.save and torch.jit.save write, read without it (FORMATS.md).
 
 A file holds tensors by name and nothing of what is computed with them; _state_chain.py has the
 words that say it. Files are untrusted: the pickle inside is interpreted here, never executed.
@@ -10,35 +10,27 @@ import io
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
-from ifgo.formats import Report, _state_chain, _state_dict
+from ifgo.formats import Report, _state_chain, _torch_legacy
 from ifgo.formats._architecture import chain_of
 from ifgo.formats._state_write import OWN, lay_out
-from ifgo.formats._torch_pickle import metadata_of, read_pickle, table_of, tensor_of
-from ifgo.formats._torch_tensor import Tensor, values
+from ifgo.formats._torch_modules import named_tensors, state_dict_of
+from ifgo.formats._torch_pickle import metadata_of, read_pickle, table_of
+from ifgo.formats._torch_tensor import values
 from ifgo.formats._torch_zip import Archive
-from ifgo.formats._unpickle import kind_of
 from ifgo.formats.extraction import Listing
 from ifgo.model import Model, Provenance
-from ifgo.text import listed, quote
+from ifgo.text import listed
 
 EXTENSIONS = (".pt", ".pth")
 READ_OPTIONS = ("layers", "architecture", "select")
 WRITE_OPTIONS: tuple[str, ...] = ()
-
-NESTED: Final = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints keep the state_dict; the first that is there."""
-
-_WANTED: Final = "a state_dict, or a checkpoint with one under " + ", ".join(NESTED)
-_SAVE: Final = "torch.save(model.state_dict(), path) writes one"
-_LEGACY: Final = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""A pickled number with which files of PyTorch before 1.6 begin."""
 
 
 def sniff(path: Path) -> bool:
@@ -51,7 +43,9 @@ def sniff(path: Path) -> bool:
     except OSError:
         return False
     archive = head.startswith(b"PK\x03\x04") and b"/data.pkl" in head[:300]
-    return path.suffix in EXTENSIONS or archive or head.startswith(_LEGACY)
+    program = b"/data/weights/weight_" in head[:300]
+    known = archive or program or head.startswith(_torch_legacy.START)
+    return known or path.suffix in EXTENSIONS
 
 
 def read(
@@ -82,7 +76,7 @@ def list_layers(
 
     The options are those of `read`, and not needed.
     """
-    return _state_chain.listing(_state_dict.modules(_tensors(path)[0]), "torch")
+    return _state_chain.listing(_tensors(path)[0], "torch")
 
 
 def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
@@ -140,31 +134,31 @@ def _paths(key: str) -> Iterator[str]:
 def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], Any, list[str]]:
     """Arrays by key, the chain that the file says itself, and what was left out."""
     data = files.read_bytes(path)
-    _require_zip(data)
-    archive = Archive(data)
-    names = archive.names
-    if "constants.pkl" in archive or any(name.startswith("code/") for name in names):
-        raise UnsupportedError(
-            "is a TorchScript archive, a program",
-            expected="a state_dict",
-            hint="Save its tensors: torch.save(torch.jit.load(path).state_dict(), new_path)",
-        )
-    order = {b"little": "<", b"big": ">"}.get(
-        bytes(archive.read("byteorder")) if "byteorder" in archive else b"little"
-    )
-    if order is None:
-        raise FormatError("its byteorder is unknown", expected="little or big")
-    root = read_pickle(archive.read("data.pkl"))
-    chosen, notes = _state_dict_of(root)
-    found = _named_tensors(chosen, notes)
+    _require_known(data)
+    if data.startswith(_torch_legacy.START):
+        root, named, storages, order = _torch_legacy.unpack(data)
+        archive, scripted = None, False
+    else:
+        archive = Archive(data)
+        _require_parameters(archive)
+        scripted = "constants.pkl" in archive
+        marks = {b"little": "<", b"big": ">"}
+        order = marks.get(bytes(archive.read("byteorder")) if "byteorder" in archive else b"little")
+        if order is None:
+            raise FormatError("its byteorder is unknown", expected="little or big")
+        pickled, named = read_pickle(archive.read("data.pkl"))
+        root, storages = pickled.value, {}
+    chosen, notes = state_dict_of(root)
+    found = named_tensors(chosen, notes, scripted=scripted)
+    if named and not scripted:
+        notes.append(f"data.pkl names {listed(named)}: read as data, never imported or called")
     top = table_of(metadata_of(chosen).get("")) or {}
     own = top.get(OWN)
     arrays: dict[str, NDArray[Any]] = {}
-    storages: dict[str, memoryview] = {}
     size = 0
     for key, tensor in found.items():
         storage = tensor.storage.key
-        if storage not in storages:
+        if storage not in storages and archive is not None:
             storages[storage] = archive.read(f"data/{storage}")
         arrays[key] = values(tensor, storages[storage], order)
         size += arrays[key].nbytes
@@ -177,54 +171,24 @@ def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], Any, list[str]]:
     return arrays, own, notes
 
 
-def _require_zip(data: bytes) -> None:
-    if data.startswith(b"PK\x03\x04"):
-        return
-    if data.startswith(_LEGACY) or data[257:262] == b"ustar":
+def _require_parameters(archive: Archive) -> None:
+    """Raises UnsupportedError where an archive is of another kind than torch.save writes."""
+    if any(name.startswith("models/") for name in archive.names):
         raise UnsupportedError(
-            "was saved by PyTorch before 1.6, or with its legacy serialization",
-            expected="the zip that torch.save writes since",
+            "is a program of torch.export",
+            expected="a state_dict",
+            hint="Save its tensors: torch.save(torch.export.load(path).state_dict, new_path)",
+        )
+
+
+def _require_known(data: bytes) -> None:
+    if data.startswith((b"PK\x03\x04", _torch_legacy.START)):
+        return
+    if data[257:262] == b"ustar":
+        raise UnsupportedError(
+            "was saved by PyTorch before 0.2, as a tar",
+            expected="a file of torch.save since",
             hint="Save it again: torch.save(torch.load(path), new_path)",
         )
     what = "a bare pickle" if data[:1] == b"\x80" else "no PyTorch file"
     raise FormatError(f"is {what}", expected="the zip that torch.save writes")
-
-
-def _state_dict_of(root: Any) -> tuple[Any, list[str]]:
-    """The state_dict in what was pickled, and notes on what lies around it."""
-    notes: list[str] = []
-    for _ in range(3):  # a checkpoint in a checkpoint in a checkpoint
-        table = table_of(root) or {}
-        inner = [key for key in NESTED if table_of(table.get(key)) is not None]
-        if not inner:
-            break
-        others = [key for key in table if key != inner[0]]
-        if others:
-            notes.append(f"read {inner[0]} of the checkpoint, left out {listed(others)}")
-        root = table[inner[0]]
-    return root, notes
-
-
-def _named_tensors(chosen: Any, notes: list[str]) -> dict[str, Tensor]:
-    """The tensors of a state_dict by key; a note is added where there is more in it."""
-    table = table_of(chosen)
-    if table is None:
-        raise UnsupportedError(f"holds {kind_of(chosen)}", expected=_WANTED, hint=_SAVE)
-    found: dict[str, Tensor] = {}
-    for key, value in table.items():
-        tensor = tensor_of(value)
-        if tensor is None:
-            continue
-        if type(key) is not str:
-            raise FormatError(f"names a tensor {quote(key)}", expected="text, as rec.weight_ih_l0")
-        found[key] = tensor
-    rest = [key for key in table if key not in found]
-    if not found:
-        raise UnsupportedError(
-            f"holds no tensors by name, but {listed(rest) or 'nothing'}",
-            expected=_WANTED,
-            hint=_SAVE,
-        )
-    if rest:
-        notes.append(f"left out what is no tensor: {listed(rest)}")
-    return found
