@@ -127,19 +127,27 @@ def parts(made: Problem, found: gradient.Gradients) -> dict[str, tuple[Any, Any]
     return every
 
 
+def towards(found: Any, rng: Any) -> Any:
+    """A direction with the signs of a gradient, random where it is 0."""
+    signs = np.where(found == 0, rng.choice([-1.0, 1.0], found.shape), np.sign(found))
+    return signs * rng.uniform(0.5, 1.5, found.shape)
+
+
 def compare(made: Problem, *, fixed: Any = None, tally: Tally | None = None) -> Tally:
     """Every array, the input and the initial states. fixed (B, T): steps of x that may not move."""
     tally = tally or Tally()
     for name, (array, found) in parts(made, differentiate(made)).items():
         assert found.shape == array.shape, name
-        random = made.rng.uniform(0.5, 1.5, array.shape)
-        signs = np.where(found == 0, made.rng.choice([-1.0, 1.0], array.shape), np.sign(found))
-        direction = random * signs
+        direction = towards(found, made.rng)
         if name == "x" and fixed is not None:
             assert not found[fixed].any()
             direction[fixed] = 0.0
         judge(made, name, array, direction, float((found * direction).sum()), tally)
     return tally
+
+
+def agree(wanted: float, measured: float, floor: float) -> bool:
+    return abs(measured - wanted) <= max(RELATIVE * max(abs(wanted), abs(measured)), floor)
 
 
 def judge(
@@ -150,7 +158,7 @@ def judge(
         tally.kinked += 1
         return
     sharp, floor = RELATIVE * max(abs(wanted), abs(measured)), ROUNDING * made.size()
-    if abs(measured - wanted) > max(sharp, floor):
+    if not agree(wanted, measured, floor):
         tally.wrong.append(f"{name}: {wanted!r} against {measured!r} by differences")
     if sharp >= floor:
         tally.sharp += 1
@@ -179,7 +187,7 @@ def ordinary(thing: Any, rng: Any) -> Any:
             drawn = rng.normal(size=value.shape) * 0.6
             changes[f.name] = np.abs(drawn) + 0.3 if f.name == "variance" else drawn
         elif isinstance(value, float):
-            size = rng.uniform(0.3, 1.5)
+            size = rng.uniform(0.1, 0.6) if f.name.startswith("clip") else rng.uniform(0.3, 1.5)
             changes[f.name] = value if f.name in ("rate", "input", "recurrent", "output") else size
         elif dataclasses.is_dataclass(value) or isinstance(value, tuple):
             changes[f.name] = ordinary(value, rng)

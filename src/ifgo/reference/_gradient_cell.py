@@ -171,7 +171,7 @@ def step_backward(
         """From d of the gate to dv of its sum; returns what the peephole passes to the cell."""
         z = step.z[row]
         activation = candidate_act if row == G else gate_act
-        dz = da * slope(activation, _clip(z, cell.clip_z)) * clip_slope(z, cell.clip_z)
+        dz = da * slope(activation, z) * clip_slope(z, cell.clip_z)
         rows = slice(row * cell.hidden_size, (row + 1) * cell.hidden_size)
         for name in ("bias_ih", "bias_hh"):
             if name in arrays:
