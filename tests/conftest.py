@@ -6,9 +6,13 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from presence import missing
+
+from ifgo.engine import loading
+from ifgo.errors import ToolError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -28,6 +32,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder `shared` beside the repository: outside models and data are absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def native() -> ModuleType:
+    """The compiled engine's module."""
+    try:
+        return loading.native()
+    except ToolError as error:
+        missing("the compiled engine", str(error))
 
 
 @pytest.fixture(scope="session", params=["gcc", "clang"])

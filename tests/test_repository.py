@@ -332,7 +332,7 @@ class TestMakefile:
 
     def test_help_lists_the_targets(self) -> None:
         rooms = {"bench": "benchmarks", "docs": "docs"}
-        expected = ["help", "demo", "test", "fuzz", "lint", "clean"]
+        expected = ["help", "demo", "native", "test", "fuzz", "lint", "clean"]
         expected += [target for target, folder in rooms.items() if (ROOT / folder).is_dir()]
         listed = [line.split()[1] for line in self.make().splitlines()]
         assert sorted(listed) == sorted(expected)
@@ -346,6 +346,7 @@ class TestMakefile:
         ]
         assert self.make("--dry-run", "test", "ARGS=-k onnx").splitlines() == [
             "tools/bootstrap.sh test",
+            "PYTHON=.venv/bin/python tools/build_native.sh",
             ".venv/bin/python -m pytest -n auto -k onnx",
         ]
 
@@ -354,7 +355,7 @@ class TestFactsStatedTwice:
     """A fact that stands in two files stands there alike."""
 
     def test_scripts_can_be_run(self) -> None:
-        for name in (".ci/run", "tools/bootstrap.sh"):
+        for name in (".ci/run", "tools/bootstrap.sh", "tools/build_native.sh"):
             assert os.access(ROOT / name, os.X_OK), name
 
     def test_constraints_pin_what_the_gate_installs(self) -> None:

@@ -7,16 +7,29 @@
 # CC, CXX the compilers; otherwise those that CMake finds
 set -eu
 cd "${0%/*}/.."
-python=${PYTHON:-.venv/bin/python}
-bin=$(dirname "$("$python" -c 'import sys; print(sys.executable)')")
-PATH=$bin:$PATH # where pip puts cmake and ninja
-generator=
-! command -v ninja >/dev/null || generator=Ninja
-cmake -S . -B build/native ${generator:+-G "$generator"} --log-level=NOTICE \
-    -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" "$@" >/dev/null
-cmake --build build/native --parallel >build/native/build.log || {
-    cat build/native/build.log >&2
-    exit 1
+python=$("${PYTHON:-.venv/bin/python}" -c 'import sys; print(sys.executable)')
+build=build/native/$("$python" -c 'import sys; print(sys.implementation.cache_tag)')
+PATH=$(dirname "$python"):$PATH # where pip puts cmake and ninja
+
+compiler=${CXX:-c++}
+for tool in cmake:CMake "${compiler%% *}:a C++ compiler"; do
+    command -v "${tool%%:*}" >/dev/null || {
+        echo "The compiled engine needs ${tool#*:}: ${tool%%:*} is not on PATH. Install it:" \
+            "apt-get install cmake g++, or xcode-select --install and pip install cmake" >&2
+        exit 1
+    }
+done
+[ -e "$build/CMakeCache.txt" ] || ! command -v ninja >/dev/null || set -- -G Ninja "$@"
+
+# What a step prints is shown where it fails.
+quietly() {
+    "$@" >"$build/log" 2>&1 || {
+        cat "$build/log" >&2
+        exit 1
+    }
 }
+mkdir -p "$build"
+quietly cmake -S . -B "$build" -DPython_EXECUTABLE="$python" "$@"
+quietly cmake --build "$build" --parallel
 rm -f src/ifgo/engine/_native.*.so src/ifgo/engine/_native.*.pyd
-cp build/native/_native.* src/ifgo/engine/
+cp "$build"/_native.* src/ifgo/engine/

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -253,7 +254,10 @@ ptrdiff_t ifgo_hidden_of(PyObject *cell) { return nb::cast<Cell &>(nb::handle(ce
 NB_MODULE(_native, m)
 {
     // A refusal leaves isa() at None: ifgo.engine words it when the engine is first used.
+    const char *wanted = std::getenv("IFGO_ISA");
     ifgo_engine_load();
+    m.attr("wanted_isa") =
+        nb::steal(PyUnicode_DecodeFSDefault(wanted != nullptr ? wanted : ""));
     m.attr("__version__") = IFGO_VERSION;
     m.def("isa", &ifgo_isa);
     m.def("isas", [] { return isas(true); });

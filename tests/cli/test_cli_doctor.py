@@ -14,6 +14,7 @@ from presence import missing
 
 import ifgo as package
 from ifgo.cli import doctor
+from ifgo.engine import loading
 from ifgo.errors import ToolError
 from ifgo.targets.cortex_m import toolchain
 
@@ -49,7 +50,7 @@ def cross_tools():
             missing(name, f"apt install {toolchain.PACKAGES}")
 
 
-def test_a_machine_that_has_everything(ifgo, cc, cross_tools, installed):
+def test_a_machine_that_has_everything(ifgo, cc, cross_tools, native, installed):
     done = ifgo("doctor")
     assert (done.code, done.err) == (0, "")
     assert {text.split()[0] for text in done.out.splitlines()} == {"ok"}
@@ -57,6 +58,12 @@ def test_a_machine_that_has_everything(ifgo, cc, cross_tools, installed):
     assert line(done, "ifgo")[1].startswith(package.__version__)
     assert line(done, "torch") == ("ok", "1.2.3", "")
     assert line(done, "float32") == ("ok", "this process keeps denormals", "")
+    runs = ", ".join(native.isas())
+    assert line(done, "engine") == (
+        "ok",
+        f"computes with {native.isa()}; this CPU runs {runs}",
+        "",
+    )
     assert line(done, "emitted C") == (
         "ok",
         "compiles, and its self-test finds the bits of the reference",
@@ -82,6 +89,7 @@ def test_json(ifgo, cc, cross_tools, installed):
         *doctor.REQUIRED,
         *doctor.OPTIONAL,
         "float32",
+        "engine",
         "C compiler",
         "emitted C",
         "cross compiler",
@@ -239,3 +247,33 @@ def test_numpy_cannot_be_imported(tmp_path):
     assert "the reference cannot be imported: ImportError: libopenblas is gone\n" in done.stdout
     assert f"fix: {doctor.REINSTALL}" in done.stdout
     assert np.__version__ in done.stdout
+
+
+def test_the_engine_is_missing(ifgo, installed, monkeypatch):
+    """The part that can be done without is yellow, with what to do."""
+
+    def native():
+        raise ToolError("the compiled engine is not installed", hint="Build it: here")
+
+    monkeypatch.setattr(loading, "native", native)
+    done = ifgo("doctor")
+    assert done.code == 0
+    assert line(done, "engine") == (
+        "missing",
+        "the compiled engine is not installed",
+        "fix: Build it: here",
+    )
+
+
+def test_the_engine_is_broken(ifgo, installed, monkeypatch):
+    def native():
+        raise SystemError("initialization failed")
+
+    monkeypatch.setattr(loading, "native", native)
+    done = ifgo("doctor")
+    assert done.code == 1
+    assert line(done, "engine") == (
+        "broken",
+        "SystemError: initialization failed",
+        f"fix: {doctor.REINSTALL}",
+    )

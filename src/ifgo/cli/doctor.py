@@ -20,7 +20,7 @@ import click
 from ifgo import __version__
 from ifgo.cli import terminal
 from ifgo.cli.terminal import escape, json_option
-from ifgo.errors import ToolError
+from ifgo.errors import IfgoError, ToolError
 
 State = Literal["ok", "missing", "broken"]
 
@@ -78,6 +78,7 @@ def checks() -> Iterator[Check]:
     for name, (purpose, fix) in OPTIONAL.items():
         yield _package(name, f"only for {purpose}", fix, needed=False)
     yield _arithmetic()
+    yield _engine()
     yield from _compiler()
     yield from _cross_tools()
 
@@ -103,6 +104,20 @@ def _arithmetic() -> Check:
         detail = f"the reference cannot be imported: {type(error).__name__}: {error}"
         return Check(name, "broken", detail, REINSTALL)
     return Check(name, "ok", "this process keeps denormals")
+
+
+def _engine() -> Check:
+    name = "engine"
+    try:
+        from ifgo.engine.loading import native
+
+        module = native()
+    except IfgoError as error:
+        return Check(name, "missing", str(error).removesuffix(f". {error.hint}"), error.hint or "")
+    except Exception as error:
+        return Check(name, "broken", f"{type(error).__name__}: {error}", REINSTALL)
+    runs = ", ".join(module.isas())
+    return Check(name, "ok", f"computes with {module.isa()}; this CPU runs {runs}")
 
 
 def _compiler() -> Iterator[Check]:

@@ -15,6 +15,9 @@ Array = NDArray[np.float32]
 __version__: str
 """The version of ifgo that it was built for."""
 
+wanted_isa: str
+"""What the environment variable IFGO_ISA held when the module was loaded; empty where nothing."""
+
 def isa() -> str | None:
     """The instruction set in use; None where IFGO_ISA names one that cannot be."""
 
