@@ -8,6 +8,7 @@ must compute what an oracle, which knows nothing of ifgo, computes of the same c
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -59,11 +60,12 @@ class Attributes:
         self.numbers = self.computed(self.read(self.base))[1]
 
     def computed(self, model: Model) -> tuple[Any, Any, float]:
-        """x, the numbers of it, and their bound."""
+        """x, the numbers of it, and their bound. Raises what Model.run raises."""
         same = pickle.dumps((model.inputs, model.layers, model.outputs))
         if same not in self.known:
             x = self.x(model)
-            self.known[same] = x, model.run(x, on="truth")[0], self.bound(model, x)
+            y = model.run(x, on="truth")[0]
+            self.known[same] = x, y, self.bound(model, x)
         return self.known[same]
 
     def judge(self, change: Change) -> None:
@@ -76,7 +78,13 @@ class Attributes:
             if str(change.path) in str(error):
                 return
             raise AssertionError(f"{said}: the file is not named: {error}") from error
-        x, found, bound = self.computed(model)
+        try:
+            x, found, bound = self.computed(model)
+        except IfgoError as error:  # such as more steps than a layer takes
+            self.refused[change.name] += 1
+            if (error.where or "").startswith("layer "):
+                return
+            raise AssertionError(f"{said}: the layer is not named: {error}") from error
         if change.name in self.silent:
             assert np.array_equal(found, self.numbers), said
             self.equal[change.name] += 1
@@ -209,7 +217,7 @@ def _others(value: Any) -> Iterator[Any]:
             yield from (value + 1, value - 1, value * 2, -value, value + 0.5, float(value))
             yield str(value)
         case float():
-            yield from (value + 0.25, value / 2, -value, 0.0, 1.0, 1e300, str(value))
+            yield from (value + 0.25, value / 2, -value, 0.0, 1.0, 2.0, str(value))
         case str():
             yield from ("", value + "x", value.upper(), value.capitalize(), f" {value} ", [value])
         case list() if _numeric(value):
@@ -247,3 +255,29 @@ def _number_lists(value: list[Any]) -> Iterator[Any]:
         yield [list(row) for row in zip(*value, strict=False)]
         yield [v for row in value for v in (row if isinstance(row, list) else [row])]
         yield [value[0][:-1], *value[1:]]
+
+
+def toml(tree: Any) -> str | None:
+    """A tree as TOML, tables inline; None where TOML has no such thing."""
+    if not isinstance(tree, dict):
+        return None
+    try:
+        return "\n".join(f"{json.dumps(key)} = {_inline(value)}" for key, value in tree.items())
+    except TypeError:
+        return None
+
+
+def _inline(value: Any) -> str:
+    match value:
+        case bool() | str():
+            return json.dumps(value)
+        case int() | float():
+            return repr(value)
+        case list():
+            return "[" + ", ".join(map(_inline, value)) + "]"
+        case dict():
+            return (
+                "{" + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + "}"
+            )
+        case _:
+            raise TypeError(value)

@@ -141,6 +141,16 @@ def test_rounding_is_named_with_its_largest_error(tmp_path: Path) -> None:
     assert np.array_equal(np.loadtxt(target, np.float32), rounded)
 
 
+def test_numbers_of_a_type_that_cuts_them(tmp_path: Path) -> None:
+    path = tmp_path / "w.h"
+    path.write_text("static const int8_t w[8] = {0.5, 1, 1, 1, 1, 1, 1, 1};")
+    with pytest.raises(FormatError) as caught:
+        formats.load(path, "stm32_text", shape="1,1")
+    assert str(caught.value) == (
+        f"{path}: declares numbers of type int8_t, expected float or double"
+    )
+
+
 def test_all_that_a_text_cannot_hold_stands_in_one_message(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
 

@@ -324,6 +324,14 @@ def test_safetensors_that_are_damaged(tmp_path: Path) -> None:
     assert refused(path, FormatError).startswith("is no whole safetensors file")
 
 
+def test_a_parameter_that_is_no_tensor(tmp_path: Path) -> None:
+    """Left out, it would give the numbers of a module without it."""
+    entries, members = cases.tensors(cases.lstm("rec."))
+    entries["rec.bias_hh_l0"] = b"N"
+    path = cases.put(tmp_path / "m.pt", cases.whole(cases.table(entries), members))
+    assert refused(path, FormatError) == "'rec.bias_hh_l0' is a NoneType, expected a tensor"
+
+
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
 def test_no_other_recurrent_layer_is_guessed(tmp_path: Path, name: str) -> None:
     arrays = {"weight_ih_l0": draw(6, 3), "weight_hh_l0": draw(6, 2)}

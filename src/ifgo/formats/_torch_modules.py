@@ -3,6 +3,7 @@ around one, a whole module, a TorchScript program. Their classes are names here,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
@@ -18,6 +19,10 @@ NESTED: Final = ("state_dict", "model_state_dict", "model")
 
 _WANTED: Final = "a state_dict, or a checkpoint with one under " + ", ".join(NESTED)
 _SAVE: Final = "torch.save(model.state_dict(), path) writes one"
+_PARAMETER: Final = re.compile(
+    r"(?:weight|bias)(?:_(?:ih|hh|hr)(?:_l\d+(?:_reverse)?)?)?|running_(?:mean|var)", re.ASCII
+)
+"""Names of what modules compute with: an entry of such a name that is no tensor is not left out."""
 _MAX_DEPTH: Final = 32
 _MAX_VISITS: Final = 2**16
 
@@ -35,6 +40,15 @@ def state_dict_of(root: Any) -> tuple[Any, list[str]]:
             notes.append(f"read {inner[0]} of the checkpoint, left out {listed(others)}")
         root = table[inner[0]]
     return root, notes
+
+
+def _require_no_parameter(table: dict[Any, Any], rest: list[Any], found: dict[str, Any]) -> None:
+    """A module without a parameter that it has would compute other numbers."""
+    paths = {key.rpartition(".")[0] for key in found}
+    for key in rest:
+        path, _, last = key.rpartition(".") if type(key) is str else ("", "", "")
+        if path in paths and _PARAMETER.fullmatch(last):
+            raise FormatError(f"{quote(key)} is {kind_of(table[key])}", expected="a tensor")
 
 
 def is_module(value: Any) -> bool:
@@ -92,6 +106,7 @@ def named_tensors(chosen: Any, notes: list[str], *, scripted: bool = False) -> d
             f"holds no tensors by name, but {rest}", expected=_WANTED, hint=_SAVE
         )
     if rest := [key for key in table if key not in found]:
+        _require_no_parameter(table, rest, found)
         notes.append(f"left out what is no tensor: {listed(rest)}")
     return found
 

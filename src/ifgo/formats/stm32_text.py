@@ -42,6 +42,10 @@ _DEFINE: Final = re.compile(
 )
 _BLOCK: Final = re.compile(rb"\{([^{}]*)\}")
 _COMMENT: Final = re.compile(rb"/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//[^\n]*")
+_WHOLE: Final = re.compile(
+    rb"\b(?:int|u?int[0-9]{1,2}_t|char|short|long|signed|unsigned|bool|_Bool)\b"
+)
+"""A type that would cut what stands after the point."""
 _SHAPE: Final = re.compile(r"\s*([1-9][0-9]{0,5})\s*,\s*([1-9][0-9]{0,5})\s*", re.ASCII)
 _CELL_HANDLED = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "forget_bias")
 _LAYER_HANDLED = ("name", "forward", "initial")
@@ -80,6 +84,10 @@ def read(path: Path, *, shape: str | None = None) -> Model:
         blocks = _BLOCK.findall(bare) if b"{" in bare else [bare]
         if not len(blocks) == bare.count(b"{") == bare.count(b"}") and b"{" in bare:
             raise FormatError("has braces that are not closed", hint="The file is cut short")
+        if b"{" in bare and (kind := _WHOLE.search(_BLOCK.sub(b" ", bare))):
+            raise FormatError(
+                f"declares numbers of type {kind[0].decode()}", expected="float or double"
+            )
         parsed = [texts.parse(block) for block in blocks]
         values = np.concatenate([part for part, _ in parsed])
         cell = _cell(values, inputs, hidden)
