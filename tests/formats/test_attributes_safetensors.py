@@ -80,8 +80,8 @@ def test_the_layers_that_a_file_says_itself(tmp_path: Path) -> None:
         for last in ("", ":last", ":state")
         for word in ("", *(f":{name}" for name in activations))
     }
+    said["lin,lin"] = [{"kind": "dense", "module": "lin"}] * 2
     refused = (
-        "lin,lin",
         "rec:lost",
         "rec:",
         "",
