@@ -65,7 +65,8 @@ def test_float64_weights_that_would_round_are_refused() -> None:
         lower(chain(Recurrent("r", cell(weight_ih=weight))))
     assert str(caught.value) == (
         "layer r, forward, weight_ih: 2 of 24 float64 weights are no float32 values. Round them "
-        "once and knowingly: ifgo convert SRC DST --allow-lossy (model.astype('float32') in Python)"
+        "once and knowingly: ifgo convert SRC DST --to-dtype float32 --allow-lossy dtype "
+        "(model.astype('float32') in Python)"
     )
 
 

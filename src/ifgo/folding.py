@@ -21,8 +21,8 @@ def exact_float32(array: NDArray[Any], where: str) -> F32:
         raise UnsupportedError(
             f"{changed} of {array.size} {array.dtype} weights are no float32 values",
             where=where,
-            hint="Round them once and knowingly: ifgo convert SRC DST --allow-lossy "
-            "(model.astype('float32') in Python)",
+            hint="Round them once and knowingly: ifgo convert SRC DST --to-dtype float32 "
+            "--allow-lossy dtype (model.astype('float32') in Python)",
         )
     return narrow
 

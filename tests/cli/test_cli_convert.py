@@ -9,9 +9,8 @@ import pytest
 
 import ifgo as package
 from ifgo import formats
-from ifgo.cli.convert import narrow
 from ifgo.cli.new import random_model
-from ifgo.errors import UnsupportedError
+from ifgo.errors import UsageError
 from ifgo.model import Dense, FeatureInput, LSTMCell, Model, Recurrent
 
 
@@ -40,9 +39,10 @@ def test_the_ending_names_the_format(ifgo, model, model_file, tmp_path, ending):
     path = tmp_path / f"copy.{ending}"
     done = ifgo("convert", model_file, path)
     assert (done.code, done.err) == (0, f"{path}: every bit kept\n")
-    lines = done.out.splitlines()
-    assert lines
-    assert all(line.startswith("exact   ") for line in lines)
+    words = [line.split()[0] for line in done.out.splitlines() if line.startswith("  ")]
+    assert {"exact", "and"} <= set(words) <= {"exact", "and", "unsaid"}
+    quiet = ifgo("convert", model_file, path, "--quiet")
+    assert (quiet.code, quiet.out) == (0, "")
     assert bits(package.load(path)) == bits(model)
 
 
@@ -67,9 +67,15 @@ def test_report_of_a_lossy_conversion(ifgo, model_file, tmp_path):
     folder = tmp_path / "weights"
     done = ifgo("convert", model_file, folder, "--to", "raw", "--layout", "B")
     assert done.code == 0
-    words = [line.split()[0] for line in done.out.splitlines()]
-    assert words == ["exact", "exact", "exact", "folded", "folded"]
-    assert "bias_ih + bias_hh in one float32, off by up to" in done.out
+    lines = done.out.splitlines()
+    assert "layer lstm0 (lstm)" in lines
+    folded = [line for line in lines if line.startswith("  folded  ")]
+    names = [line.split()[1] for line in folded]
+    assert names == ["forward.bias_ih:", "forward.bias_hh:"] * 2
+    assert all("bias_ih + bias_hh in one float32, off by up to" in line for line in folded)
+    quiet = ifgo("convert", model_file, folder, "--to", "raw", "--layout", "B", "-q").out
+    shown = [line for line in quiet.splitlines() if line.startswith("  ")]
+    assert shown == folded
     assert done.err == f"{folder}: 2 folded, 0 lost, as reported\n"
     again = ifgo("convert", model_file, folder, "--to", "raw", "--layout", "B", "--json").json
     assert again["source"] == str(model_file)
@@ -78,11 +84,21 @@ def test_report_of_a_lossy_conversion(ifgo, model_file, tmp_path):
     assert len(again["kept"]) == 3
     assert len(again["folded"]) == 2
     assert again["lost"] == []
+    rows = again["attributes"]
+    assert [row["name"] for row in rows if row["fate"] == "folded"] == [
+        "forward.bias_ih",
+        "forward.bias_hh",
+    ] * 2
+    assert {"part": "layer", "of": "dense", "name": "weight", "fate": "kept", "words": ""} in rows
 
 
 def test_json_of_an_exact_conversion(ifgo, model_file, tmp_path):
     done = ifgo("convert", model_file, tmp_path / "copy.ifgo", "--json")
-    assert done.json == {
+    tree = done.json
+    rows = tree.pop("attributes")
+    assert {row["fate"] for row in rows} == {"kept", "unsaid"}
+    assert [row["name"] for row in rows if row["fate"] == "unsaid"] == ["merge", "merge"]
+    assert tree == {
         "source": str(model_file),
         "destination": str(tmp_path / "copy.ifgo"),
         "exact": True,
@@ -109,19 +125,42 @@ class TestLoss:
         done = ifgo("convert", stateful, path)
         assert (done.code, done.out) == (3, "")
         assert "layer lstm0: stateful (give the states as inputs instead)" in done.error
-        assert "--allow-lossy" in done.error
+        assert "Permit it with --allow-lossy stateful, or write an .ifgo file" in done.error
         assert path.read_bytes() == b"old"
 
     def test_allowed(self, ifgo, stateful, tmp_path):
         path = tmp_path / "new.onnx"
-        done = ifgo("convert", stateful, path, "--allow-lossy")
+        done = ifgo("convert", stateful, path, "--allow-lossy", "stateful")
         assert done.code == 0
-        assert "lost    layer lstm0: stateful (give the states as inputs instead)\n" in done.out
+        assert "  lost    stateful: stateful (give the states as inputs instead)\n" in done.out
         assert done.err == f"{path}: 0 folded, 1 lost, as reported\n"
+
+    def test_each_is_named(self, ifgo, tmp_path):
+        """One of two is not enough; both may stand in one option or in two."""
+        first = random_model([2], 2, sequence=True).layers[0]
+        cell = replace(first.forward, forget_bias=1.0)
+        path, target = tmp_path / "two.ifgo", tmp_path / "two.onnx"
+        layer = replace(first, forward=cell, stateful=True)
+        package.save(Model((FeatureInput(2),), (layer,)), path)
+        done = ifgo("convert", path, target, "--allow-lossy", "stateful")
+        assert (done.code, target.exists()) == (3, False)
+        assert "layer lstm0: forget_bias 1" in done.error
+        assert "stateful (give" not in done.error
+        assert "Permit it with --allow-lossy stateful,forget_bias, or write" in done.error
+        assert ifgo("convert", path, target, "--allow-lossy", "stateful,forget_bias").code == 0
+        twice = ("--allow-lossy", "stateful", "--allow-lossy", "forget_bias")
+        assert ifgo("convert", path, target, *twice).code == 0
+
+    def test_an_unknown_name(self, ifgo, stateful, tmp_path):
+        done = ifgo("convert", stateful, tmp_path / "m.onnx", "--allow-lossy", "everything")
+        assert (done.code, done.error) == (
+            2,
+            "allow_lossy names 'everything', expected one of " + ", ".join(formats.LOSSES),
+        )
 
 
 class TestFloat64:
-    """Rounded only with --allow-lossy, with a count."""
+    """Rounded only where the target has no float64, or where that is asked for."""
 
     @pytest.fixture
     def wide(self, tmp_path):
@@ -140,26 +179,52 @@ class TestFloat64:
         done = ifgo("run", wide, "--input", x, "--output", "-")
         assert done.code == 3
         assert "16 of 16 float64 weights are no float32 values" in done.error
-        assert "ifgo convert SRC DST --allow-lossy" in done.error
+        assert "ifgo convert SRC DST --to-dtype float32 --allow-lossy dtype" in done.error
         single = tmp_path / "single.ifgo"
-        done = ifgo("convert", wide, single, "--allow-lossy")
+        asked = ("convert", wide, single, "--to-dtype", "float32")
+        done = ifgo(*asked)
+        assert (done.code, done.error) == (
+            3,
+            "float32 cannot hold 16 of 32 weights as they are. Permit it with --allow-lossy dtype, "
+            "or leave out --to-dtype",
+        )
+        done = ifgo(*asked, "--allow-lossy", "dtype", "--quiet")
         assert done.code == 0
-        assert done.out.splitlines()[-1] == "lost    16 of 32 weights: rounded to float32"
+        assert done.out.splitlines() == [
+            "layer r (lstm)",
+            "  lost    forward.weight_ih: float64 as float32, 16 of 16 values rounded",
+            "  folded  forward.weight_hh: float64 as float32, same values",
+        ]
         assert ifgo("run", single, "--input", x, "--output", "-").code == 0
         for name, array in package.load(single).arrays.items():
             want = package.load(wide).arrays[name].astype(np.float32)
             assert array.dtype == np.float32
             assert array.tobytes() == want.tobytes()
 
-    def test_values_of_float32_are_left_alone(self, model):
-        wide = model.astype(np.float64)
-        assert narrow(wide) == (wide, "")
+    @pytest.mark.parametrize("name", ["m.ifgo", "m.onnx", "m.npz", "m.safetensors"])
+    def test_held_where_the_target_holds_it(self, wide, tmp_path, name):
+        """What may be lost is not lost for that: every bit stays where the target has float64."""
+        path = tmp_path / name
+        report = formats.save(package.load(wide), path, allow_lossy=True)
+        assert (report.exact, report.lost) == (True, ())
+        back = package.load(path)
+        assert list(bits(back).values()) == list(bits(package.load(wide)).values())
 
-    def test_beyond_float32(self):
+    def test_values_of_float32(self, model, tmp_path):
+        wide = model.astype(np.float64)
+        report = formats.save(wide, tmp_path / "m.ifgo", dtype="float32")
+        assert (report.exact, report.lost) == (False, ())
+        assert bits(package.load(tmp_path / "m.ifgo")) == bits(model)
+
+    def test_beyond_float32(self, tmp_path):
         cell = LSTMCell(np.full((4, 1), 1e39), np.ones((4, 1)))
-        with pytest.raises(UnsupportedError) as caught:
-            narrow(Model((FeatureInput(1),), (Recurrent("r", cell),)))
-        assert str(caught.value) == "r.forward.weight_ih: holds values beyond float32"
+        wide = Model((FeatureInput(1),), (Recurrent("r", cell),))
+        with pytest.raises(UsageError) as caught:
+            formats.save(wide, tmp_path / "m.ifgo", dtype="float32", allow_lossy=True)
+        assert str(caught.value) == (
+            "layer r: weight_ih holds values beyond the range of float32, expected a dtype that "
+            "holds every value"
+        )
 
 
 def test_layout_is_of_the_source_where_that_is_raw(ifgo, tmp_path):

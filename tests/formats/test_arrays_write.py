@@ -184,8 +184,8 @@ def test_what_may_be_lost(tmp_path: Path) -> None:
     path = tmp_path / "w.npz"
     assert refused(model, path) == (
         f"{path}: A sheet cannot hold lengths input 'lengths'; name or axes of output 'out'; "
-        "layer r: training. Permit it with --allow-lossy, or write an .ifgo file, which holds "
-        "every model"
+        "layer r: training. Permit it with --allow-lossy lengths,outputs,training, or write an "
+        ".ifgo file, which holds every model"
     )
     report = formats.save(model, path, allow_lossy=True)
     assert len(report.lost) == 3

@@ -142,7 +142,7 @@ def test_absent_biases_become_zeros_on_request(tmp_path: Path, form: str) -> Non
     lost = tuple(f"layer l: {name} (written as zeros)" for name in names)
     assert str(caught.value) == (
         f"{target}: {HOLDER[form]} cannot hold {'; '.join(lost)}. "
-        "Permit it with --allow-lossy, or write an .ifgo file, which holds every model"
+        "Permit it with --allow-lossy bias, or write an .ifgo file, which holds every model"
     )
     report = formats.save(model, target, form, allow_lossy=True)
     assert report.lost == lost

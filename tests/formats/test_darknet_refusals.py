@@ -298,7 +298,7 @@ def test_absent_biases_become_zeros_on_request(tmp_path: Path) -> None:
     layer = Recurrent("l", cell(bias_ih=None, bias_hh=None), stateful=True)
     assert written(tmp_path, layer) == (
         "layer l: no bias_hh (written as zeros); layer l: no bias_ih (written as zeros). "
-        "Permit it with --allow-lossy, or write an .ifgo file, which holds every model"
+        "Permit it with --allow-lossy bias, or write an .ifgo file, which holds every model"
     )
     model = Model((FeatureInput(2),), (layer,))
     report = formats.save(model, tmp_path / "m.weights", allow_lossy=True)

@@ -141,8 +141,8 @@ def test_float16_is_a_loss_that_must_be_allowed(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path / 'm.pkl'}: A list of parameters cannot hold layer r: Wx in float16 off by up "
         f"to {wx:.3g}; layer r: Wh in float16 off by up to {wh:.3g}; layer r: b in float16 off by "
-        f"up to {b:.3g}. Permit it with --allow-lossy, or write an .ifgo file, which holds every "
-        "model"
+        f"up to {b:.3g}. Permit it with --allow-lossy dtype, or write an .ifgo file, which holds "
+        "every model"
     )
     assert not (tmp_path / "m.pkl").exists()
     report = formats.save(model, tmp_path / "m.pkl", allow_lossy=True)

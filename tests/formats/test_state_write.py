@@ -176,8 +176,8 @@ def test_a_forget_bias_is_added_once(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
         formats.save(model, path)
     assert str(caught.value) == (
-        f"{path}: a state_dict cannot hold layer a: forget_bias 1. Permit it with --allow-lossy, "
-        "or write an .ifgo file, which holds every model"
+        f"{path}: a state_dict cannot hold layer a: forget_bias 1. Permit it with --allow-lossy "
+        "forget_bias, or write an .ifgo file, which holds every model"
     )
     report = formats.save(model, path, allow_lossy=True)
     (lost,) = report.lost
@@ -237,8 +237,10 @@ def test_what_nn_lstm_has_without_words_is_lost_only_if_allowed(tmp_path: Path) 
         "'h' of role h_n; layer a: stateful; layer a: training"
     )
     assert str(caught.value).startswith(f"{path}: a state_dict cannot hold ")
-    assert str(caught.value).endswith("Permit it with --allow-lossy, or write an .ifgo file, which "
-                                      "holds every model")  # fmt: skip
+    assert str(caught.value).endswith(
+        "Permit it with --allow-lossy lengths,states,outputs,stateful,training, or write an .ifgo "
+        "file, which holds every model"
+    )
     report = formats.save(model, path, allow_lossy=True)
     assert [text.split(" True")[0].split(" Train")[0] for text in report.lost] == said.split("; ")
 

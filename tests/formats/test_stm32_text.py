@@ -129,7 +129,8 @@ def test_rounding_is_named_with_its_largest_error(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{target}: A text of gate blocks cannot hold layer lstm: weight_ih rounded to 4 decimals, "
         f"off by up to {win:.3g}; layer lstm: weight_hh rounded to 4 decimals, off by up to "
-        f"{wrec:.3g}. Permit it with --allow-lossy, or write an .ifgo file, which holds every model"
+        f"{wrec:.3g}. Permit it with --allow-lossy decimals, or write an .ifgo file, which holds "
+        "every model"
     )
     assert not target.exists()
     report = formats.save(model, target, "stm32_text", decimals=4, allow_lossy=True)
@@ -257,7 +258,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
     path = text(tmp_path / "w.txt", recipe(made(True), bias=True))
     target = tmp_path / "w.h"
-    options = ["--shape", "3,4", "--to", "stm32_text", "--decimals", "3", "--allow-lossy"]
+    options = ["--shape", "3,4", "--to", "stm32_text", "--decimals", "3"]
+    options += ["--allow-lossy", "decimals"]
     assert call(["convert", str(path), str(target), *options]) == 0
     assert "rounded to 3 decimals, off by up to" in capsys.readouterr().out
     assert call(["inspect", str(target)]) == 0

@@ -412,7 +412,7 @@ def test_layers_are_compared_one_by_one_where_no_file_holds_the_model() -> None:
         ("whole graph", "", "not compared"),
     ]
     assert rows[-1].note == (
-        "ONNX cannot hold: layer a: merge sum; layer b: a projection (proj_size)"
+        "ONNX cannot hold layer a: merge sum; layer b: a projection (proj_size)"
     )
 
 

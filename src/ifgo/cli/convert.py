@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import numpy as np
 
 from ifgo import files, formats
 from ifgo.cli import terminal
 from ifgo.cli.options import Source, model_source, tell_notes, writing_options
 from ifgo.cli.terminal import escape, json_option
-from ifgo.errors import UnsupportedError
-from ifgo.model import Model
+from ifgo.model import Model, walk
 
 
 @click.command("convert")
@@ -25,9 +23,12 @@ from ifgo.model import Model
 @writing_options
 @click.option(
     "--allow-lossy",
-    is_flag=True,
-    help="Give up what the report names, and round float64 weights to float32.",
+    "losses",
+    metavar="LOSS[,LOSS]",
+    multiple=True,
+    help="Give up these, which a refusal names: " + ", ".join(formats.LOSSES) + ".",
 )
+@click.option("--quiet", "-q", is_flag=True, help="Report only what is not kept exactly.")
 @model_source("SRC")
 @click.argument("destination", metavar="DST")
 @json_option
@@ -36,12 +37,14 @@ def command(
     destination: str,
     to: str | None,
     writing: dict[str, str | None],
-    allow_lossy: bool,
+    losses: tuple[str, ...],
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Write the model in SRC to DST, and say what was kept exactly, folded or lost.
 
-    Without --allow-lossy nothing is lost: what DST cannot hold is refused by name.
+    What DST cannot hold is refused by name, all in one message, with the --allow-lossy that
+    permits it where it can be given up.
     """
     layout = source.options["layout"]
     if layout and writing["layout"] is None and not _is_raw(source):
@@ -55,23 +58,19 @@ def command(
     if source.select or model.provenance.path == str(Path(source.path)):  # no earlier reading's
         notes = model.provenance.notes
         tell_notes(model)
-    rounded = ""
-    if allow_lossy:
-        model, rounded = narrow(model)
-    report = formats.save(model, destination, to, allow_lossy=allow_lossy, **writing)
-    kept, folded = report.kept, report.folded
-    lost = ((rounded,) if rounded else ()) + report.lost
+    named = [name.strip() for text in losses for name in text.split(",")]
+    report = formats.save(model, destination, to, allow_lossy=named, **writing)
     if as_json:
-        tree = {"source": source.path, "destination": destination, "exact": not (folded or lost)}
-        terminal.emit(tree | {"notes": notes, "kept": kept, "folded": folded, "lost": lost})
+        tree = {"source": source.path, "destination": destination, "exact": report.exact}
+        said = {"kept": report.kept, "folded": report.folded, "lost": report.lost}
+        terminal.emit(tree | {"notes": notes, **said, "attributes": _rows(report)})
     else:
-        for word, entries in (("exact", kept), ("folded", folded), ("lost", lost)):
-            for entry in entries:
-                terminal.say(f"{word:<7} {escape(entry)}")
+        for line in report_lines(model, report, quiet=quiet):
+            terminal.say(line)
     verdict = (
         "every bit kept"
-        if not (folded or lost)
-        else (f"{len(folded)} folded, {len(lost)} lost, as reported")
+        if report.exact
+        else f"{len(report.folded)} folded, {len(report.lost)} lost, as reported"
     )
     terminal.tell(f"{escape(destination)}: {verdict}")
 
@@ -82,16 +81,36 @@ def _is_raw(source: Source) -> bool:
     )
 
 
-def narrow(model: Model) -> tuple[Model, str]:
-    """`model` with its arrays as float32, and how many values that changed; itself and "" where
-    float32 holds every value. Raises UnsupportedError where a value is beyond float32."""
-    changed = 0
-    for place, array in model.arrays.items():
-        with np.errstate(over="ignore"):
-            single = array.astype(np.float32)
-        if not np.isfinite(single).all():
-            raise UnsupportedError("holds values beyond float32", where=place)
-        changed += int((single.astype(np.float64) != array.astype(np.float64)).sum())
-    if not changed:
-        return model, ""
-    return model.astype(np.float32), f"{changed} of {model.parameters} weights: rounded to float32"
+def _rows(report: formats.Report) -> list[dict[str, str]]:
+    """Every attribute as JSON has it."""
+    return [
+        {"part": one.part, "of": one.owner, "name": one.name, "fate": one.fate, "words": one.words}
+        for one in report.attributes
+    ]
+
+
+def report_lines(model: Model, report: formats.Report, *, quiet: bool) -> list[str]:
+    """A block for each part of the model, a line for each attribute; what is kept and usual (the
+    default, or absent) is counted. quiet: what is kept or unsaid is left out."""
+    lines: list[str] = []
+    kinds = {layer.name: layer.kind for layer in walk(model.layers)}
+    parts = dict.fromkeys((one.part, one.owner) for one in report.attributes)
+    for part, owner in parts:
+        mine = [one for one in report.attributes if (one.part, one.owner) == (part, owner)]
+        shown = [one for one in mine if one.fate in ("folded", "lost")]
+        if not quiet:
+            shown = [one for one in mine if not (one.fate in ("kept", "unsaid") and one.usual)]
+        rest = len(mine) - len(shown)
+        if not shown:
+            continue
+        kind = f" ({kinds[owner]})" if part == "layer" and owner in kinds else ""
+        lines.append(f"{part} {escape(owner)}{kind}")
+        for one in shown:
+            words = f": {escape(one.words)}" if one.words else ""
+            lines.append(f"  {_WORDS[one.fate]:<7} {one.name}{words}")
+        if rest and not quiet:
+            lines.append(f"  and {rest} more, absent or usual")
+    return lines
+
+
+_WORDS = {"kept": "exact", "folded": "folded", "lost": "lost", "unsaid": "unsaid"}

@@ -103,8 +103,9 @@ _WRITING: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "dtype": (
         "--to-dtype",
         {
-            "type": click.Choice(["float16", "float32"]),
-            "help": "Numbers of a dlfs2 DST [default: float16, as the book saves them].",
+            "type": click.Choice(["float16", "bfloat16", "float32", "float64"]),
+            "help": "Numbers of DST [default: as SRC has them, where DST holds those; dlfs2: "
+            "float16, as the book saves them].",
         },
     ),
 }

@@ -15,6 +15,9 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from ifgo.errors import FormatError, IfgoError, UsageError
 from ifgo.files import as_path
+from ifgo.formats._attributes import LOSSES as LOSSES
+from ifgo.formats._attributes import Attribute, Losses, Mark, permitted, with_marks
+from ifgo.formats._narrow import narrow
 from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
 from ifgo.text import quote
@@ -51,11 +54,19 @@ class Report:
     kept: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    """Every attribute of every input, layer and output, with what became of it."""
 
     @property
     def exact(self) -> bool:
         """Whether reading the result gives the same bits."""
         return not self.folded and not self.lost
+
+    def after(self, lost: tuple[str, ...], marks: tuple[Mark, ...]) -> Report:
+        """This report of a model to which something was done before."""
+        folded = ("the type of arrays, same values",) if marks and not lost else ()
+        told = with_marks(self.attributes, marks)
+        return Report(self.kept, folded + self.folded, lost + self.lost, told)
 
 
 class Format(Protocol):
@@ -74,7 +85,7 @@ class Format(Protocol):
         """The model in `path`."""
         ...
 
-    def write(self, model: Model, path: Path, *, allow_lossy: bool, **options: Any) -> Report:
+    def write(self, model: Model, path: Path, *, allow_lossy: Losses, **options: Any) -> Report:
         """Write `model` to `path`, whole or not at all."""
         ...
 
@@ -181,15 +192,18 @@ def save(
     path: str | Path,
     format: str | None = None,
     *,
-    allow_lossy: bool = False,
+    allow_lossy: Losses = False,
     **options: Any,
 ) -> Report:
     """Write a model. `format` is found from the ending of `path` where it is not given.
 
-    options: layout ("A"|"B") and encoding ("txt"|"bin") for raw folders. Raises UnsupportedError
-    naming what the format cannot hold (all of it, in one message), unless allow_lossy permits it.
+    options: layout ("A"|"B") and encoding ("txt"|"bin") for raw folders; dtype, in which every
+    array is written. allow_lossy: names of the
+    losses that are permitted, keys of ifgo.formats.LOSSES; True permits every one. Raises
+    UnsupportedError naming what the format cannot hold and is not permitted, all in one message.
     """
     place = as_path(path, "the destination")
+    permitted(allow_lossy)
     if not isinstance(cast("Any", model), Model):
         raise UsageError(f"the model is a {type(model).__name__}", expected="an ifgo.Model")
     name = format or next((n for n in FORMATS if place.suffix in get(n).EXTENSIONS), None)
@@ -201,5 +215,10 @@ def save(
             hint="Or name the format with --to FORMAT (format= in Python)",
         )
     chosen = get(name)
+    dtype = None if "dtype" in chosen.WRITE_OPTIONS else options.pop("dtype", None)
     known = _options(options, chosen.WRITE_OPTIONS, name, "writing")
-    return chosen.write(model, place, allow_lossy=allow_lossy, **known)
+    if dtype is None:
+        return chosen.write(model, place, allow_lossy=allow_lossy, **known)
+    narrowed, lost, marks = narrow(model, dtype, allow_lossy)
+    report = chosen.write(narrowed, place, allow_lossy=allow_lossy, **known)
+    return report.after(lost, marks)

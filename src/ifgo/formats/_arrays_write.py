@@ -14,6 +14,7 @@ from ifgo.cell import LSTMCell
 from ifgo.errors import IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report
 from ifgo.formats._arrays_sheet import VERSION
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Plan
 from ifgo.formats._toml import pairs
 from ifgo.gates import LSTM_LAYOUTS
@@ -46,7 +47,7 @@ _ARRAYS: Final = (
 _CELL_HANDLED = (*_ARRAYS, *_RULES, "forget_bias", "activations")
 
 
-def write_files(model: Model, path: Path, *, allow_lossy: bool) -> Report:
+def write_files(model: Model, path: Path, *, allow_lossy: Losses) -> Report:
     """`path` and its sheet, both or neither; see ifgo.formats.arrays.write."""
     if path.suffix != ".npz":
         raise UsageError("does not end in .npz", where=str(path), expected="NAME.npz")
@@ -71,13 +72,13 @@ def write_files(model: Model, path: Path, *, allow_lossy: bool) -> Report:
         (folder / path.with_suffix(".toml").name).write_bytes(sheet)
 
     files.atomic_folder(path.parent, fill)
-    return plan.report()
+    return plan.report(model)
 
 
 class _Dump(Plan):
     """The arrays and the lines of the sheet, layer by layer."""
 
-    def __init__(self, *, allow_lossy: bool) -> None:
+    def __init__(self, *, allow_lossy: Losses) -> None:
         super().__init__("A sheet", allow_lossy=allow_lossy)
         self.arrays: dict[str, Any] = {}
         self.lines: list[str] = []
@@ -93,7 +94,7 @@ class _Dump(Plan):
         self.lines += ["", "[input]", *pairs(name=first.name, size=size, axes=first.axes)]
         for entry in model.inputs:
             if isinstance(entry, LengthsInput):
-                self.losable.append(f"lengths input {entry.name!r}")
+                self.lose("lengths", entry, f"lengths input {entry.name!r}")
             elif not isinstance(entry, FeatureInput | TokenInput):
                 self.refused.append(f"{type(entry).__name__} {entry.name!r}")
         end = "last" if model.ends_in_vector else "sequence"
@@ -101,7 +102,8 @@ class _Dump(Plan):
             if output.role != end:
                 self.refused.append(f"output {output.name!r} of role {output.role}")
             elif output != Output(end):
-                self.losable.append(f"name or axes of output {output.name!r}")
+                words = f"name or axes of output {output.name!r}"
+                self.lose("outputs", output, words, "name", "axes")
         for entry in (first, *model.layers):
             if any("\ud800" <= char <= "\udfff" for char in entry.name):
                 self.refused.append(f"name {entry.name!r}, which is no Unicode text")
@@ -180,7 +182,8 @@ class _Dump(Plan):
             }
             self.lines += [f"[layer.{side}]", *pairs(**names)]
         if _biases(cell)[1]:
-            self.folded.append(f"{name} (lstm): bias_hh as the one bias, same values")
+            words = f"{name} (lstm): bias_hh as the one bias, same values"
+            self.fold(name, words, "bias_ih", "bias_hh")
         self.kept.append(f"{name} (lstm): {', '.join(cells)}")
 
 

@@ -13,6 +13,7 @@ from ifgo.activations import LINEAR, SOFTMAX, Activation
 from ifgo.cell import LSTMCell, MatrixNorm
 from ifgo.errors import IfgoError, UsageError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Floats, Plan
 from ifgo.gates import LSTM_LAYOUTS, split
 from ifgo.layers import (
@@ -43,7 +44,7 @@ def write_files(
     dialect: str,
     activations: Mapping[str, Activation],
     *,
-    allow_lossy: bool,
+    allow_lossy: Losses,
 ) -> Report:
     """Write `path` and the .cfg beside it, both or neither; see ifgo.formats.darknet.write."""
     if path.suffix != ".weights":
@@ -65,14 +66,14 @@ def write_files(
         (folder / path.with_suffix(".cfg").name).write_text(text, encoding="utf-8")
 
     files.atomic_folder(path.parent, fill)
-    return pair.report()
+    return pair.report(model)
 
 
 class _Pair(Plan):
     """The lines of the cfg and the numbers of the weights, layer by layer."""
 
     def __init__(
-        self, dialect: str, activations: Mapping[str, Activation], *, allow_lossy: bool
+        self, dialect: str, activations: Mapping[str, Activation], *, allow_lossy: Losses
     ) -> None:
         super().__init__("Darknet", allow_lossy=allow_lossy)
         self.dialect = dialect
@@ -204,7 +205,7 @@ class _Pair(Plan):
     def bias(self, name: str, bias: Floats | None, rows: int, what: str = "bias") -> Floats:
         """`bias`, or the zeros that Darknet needs in its place."""
         if bias is None:
-            self.losable.append(f"layer {name}: no {what} (written as zeros)")
+            self.zeros(name, what)
             return np.zeros(rows, np.float32)
         return bias
 
@@ -217,7 +218,8 @@ class _Pair(Plan):
                 f"in dialect {self.dialect}"
             )
         if scale is None:
-            self.losable.append(f"layer {name}: no weight (written as ones)")
+            self.lose("bias", name, f"layer {name}: no weight (written as ones)", "weight")
             scale = np.ones(norm.mean.shape, np.float32)
         for what, array in (("scale", scale), ("mean", norm.mean), ("variance", norm.variance)):
-            self.numbers.append(self.single(name, what, array))
+            field = "weight" if (isinstance(norm, BatchNorm) and what == "scale") else what
+            self.numbers.append(self.single(name, what, array, field))

@@ -10,6 +10,7 @@ import numpy as np
 from ifgo.cell import Array
 from ifgo.errors import IfgoError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Plan, ulps
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
 from ifgo.layers import LINEAR, Dense, Dropout, Embedding, Layer, Recurrent
@@ -26,10 +27,19 @@ _NEW_NAME, _OLD_NAME = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
 _CELL_HANDLED = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "forget_bias")
 _LAYER_HANDLED = ("name", "forward", "initial", "stateful")
 _LAYER_LOSABLE = ("merge", "zero_masked", "training")
+_OURS: Final = {
+    "embed_W": ("weight",),
+    "Wx": ("weight_ih",),
+    "Wh": ("weight_hh",),
+    "b": ("bias_ih", "bias_hh"),
+    "affine_W": ("weight",),
+    "affine_b": ("bias",),
+}
+"""Their array → our attributes of the layer."""
 _ORDER: Final = "an embedding, LSTMs, an affine layer"
 
 
-def lay_out(model: Model, dtype: str, *, allow_lossy: bool, where: str) -> tuple[bytes, Report]:
+def lay_out(model: Model, dtype: str, *, allow_lossy: Losses, where: str) -> tuple[bytes, Report]:
     """The bytes of the file and the report. Raises UnsupportedError naming all that is refused."""
     plan = _List(dtype, allow_lossy=allow_lossy)
     try:
@@ -39,13 +49,13 @@ def lay_out(model: Model, dtype: str, *, allow_lossy: bool, where: str) -> tuple
         raise error.located(where) from None
     data = pickle.dumps(plan.arrays, _PROTOCOL)
     # The first of them stands before all numbers.
-    return data.replace(_NEW_NAME, _OLD_NAME, 1), plan.report()
+    return data.replace(_NEW_NAME, _OLD_NAME, 1), plan.report(model)
 
 
 class _List(Plan):
     """The arrays in their order."""
 
-    def __init__(self, dtype: str, *, allow_lossy: bool) -> None:
+    def __init__(self, dtype: str, *, allow_lossy: Losses) -> None:
         super().__init__("A list of parameters", allow_lossy=allow_lossy)
         self.dtype = dtype
         self.arrays: list[Any] = []
@@ -81,11 +91,11 @@ class _List(Plan):
                 self.store(layer, "affine_W", layer.weight.T)
                 bias = layer.bias
                 if bias is None:
-                    self.losable.append(f"layer {layer.name}: no bias (written as zeros)")
+                    self.zeros(layer.name)
                     bias = np.zeros(layer.weight.shape[0], np.float32)
                 self.store(layer, "affine_b", bias)
             case Dropout():
-                self.losable.append(f"layer {layer.name}: dropout of rate {layer.rate:g}")
+                self.lose("dropout", layer, f"layer {layer.name}: dropout of rate {layer.rate:g}")
             case _:
                 self.refused.append(f"layer {layer.name}: {layer.kind}")
 
@@ -98,11 +108,9 @@ class _List(Plan):
             self.refused.append(f"layer {name}: no forward direction")
             return
         if layer.stateful != embedded:
-            self.losable.append(
-                f"layer {name}: stateful {layer.stateful} ("
-                + ("Rnnlm keeps its state" if embedded else "TimeLSTM does by default not")
-                + ")"
-            )
+            habit = "Rnnlm keeps its state" if embedded else "TimeLSTM does by default not"
+            words = f"layer {name}: stateful {layer.stateful} ({habit})"
+            self.lose("stateful", layer, words, "stateful")
         cell = layer.forward
         self.beyond(name, cell, _CELL_HANDLED)
         order = LSTM_LAYOUTS["dlfs2"].order
@@ -111,7 +119,7 @@ class _List(Plan):
             self.store(layer, theirs, values.T)
         given = self.biases(name, cell, one=True)
         if not given:
-            self.losable.append(f"layer {name}: no bias (written as zeros)")
+            self.no_lstm_bias(name)
         zeros = np.zeros(4 * cell.hidden_size, np.float32)
         self.store(layer, "b", reorder(next(iter(given.values()), zeros), CANONICAL, order))
 
@@ -127,7 +135,11 @@ class _List(Plan):
             off = f"{error:.3g}"
             if self.dtype == "float32":
                 off = f"{ulps(values.astype(np.float64), stored):.3g} ulp"
-            self.losable.append(f"layer {layer.name}: {theirs} in {self.dtype} off by up to {off}")
+            words = f"layer {layer.name}: {theirs} in {self.dtype} off by up to {off}"
+            self.lose("dtype", layer, words, *_OURS[theirs])
+        elif values.dtype != np.float32:  # which a reader gives back
+            words = f"{layer.name}: {values.dtype.name} {theirs} as {self.dtype}, same values"
+            self.fold(layer, words, *_OURS[theirs])
         self.kept.append(f"{layer.name} ({layer.kind}): array {len(self.arrays)}, {theirs}")
         self.arrays.append(stored)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ifgo.cell import LSTMCell
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Plan
 from ifgo.formats._raw_files import Floats
 from ifgo.formats._raw_toml import BIASES, Encoding, Layout, Sheet, Weighted
@@ -31,7 +32,7 @@ _LAYER_LOSABLE = ("merge", "zero_masked", "stateful", "training")
 
 
 def lay_out(
-    model: Model, layout: Layout, encoding: Encoding, *, allow_lossy: bool
+    model: Model, layout: Layout, encoding: Encoding, *, allow_lossy: Losses
 ) -> tuple[Sheet, dict[str, Floats], Report]:
     """The sheet, the flat values by file name without ending, and the report.
 
@@ -41,7 +42,7 @@ def lay_out(
     plan = _Folder(layout, allow_lossy=allow_lossy)
     for entry in model.inputs:
         if isinstance(entry, LengthsInput):
-            plan.losable.append(f"lengths input {entry.name!r}")
+            plan.lose("lengths", entry, f"lengths input {entry.name!r}")
         elif not isinstance(entry, FeatureInput):
             plan.refused.append(f"{type(entry).__name__} {entry.name!r}")
     layers = [placed for layer in model.layers if (placed := plan.layer(layer)) is not None]
@@ -56,13 +57,13 @@ def lay_out(
     sheet = Sheet(
         layout, encoding, FeatureInput(size, first.name, first.axes), tuple(layers), model.outputs
     )
-    return sheet, plan.tensors, plan.report()
+    return sheet, plan.tensors, plan.report(model)
 
 
 class _Folder(Plan):
     """The tensors of one folder."""
 
-    def __init__(self, layout: Layout, *, allow_lossy: bool) -> None:
+    def __init__(self, layout: Layout, *, allow_lossy: Losses) -> None:
         super().__init__("raw tensors", allow_lossy=allow_lossy)
         self.gates = LSTM_LAYOUTS[f"raw_{layout.lower()}"]
         self.number = 0

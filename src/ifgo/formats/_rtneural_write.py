@@ -12,6 +12,7 @@ from ifgo import files
 from ifgo.activations import Activation
 from ifgo.errors import IfgoError
 from ifgo.formats import Report, _json
+from ifgo.formats._attributes import Losses
 from ifgo.formats._audio_plan import AudioPlan
 from ifgo.formats._plan import Floats
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
@@ -23,7 +24,7 @@ AIDA_X: Final = ".aidax"
 
 
 def write_file(
-    model: Model, path: Path, activations: Mapping[str, Activation], *, allow_lossy: bool
+    model: Model, path: Path, activations: Mapping[str, Activation], *, allow_lossy: Losses
 ) -> Report:
     """Write `path`; see ifgo.formats.rtneural.write."""
     plan = _Writer(activations, allow_lossy=allow_lossy)
@@ -33,13 +34,13 @@ def write_file(
     except IfgoError as error:
         raise error.located(str(path)) from None
     files.atomic_write(path, _json.text(plan.root))
-    return plan.report()
+    return plan.report(model)
 
 
 class _Writer(AudioPlan):
     """The object of one model."""
 
-    def __init__(self, activations: Mapping[str, Activation], *, allow_lossy: bool) -> None:
+    def __init__(self, activations: Mapping[str, Activation], *, allow_lossy: Losses) -> None:
         super().__init__("RTNeural JSON", allow_lossy=allow_lossy)
         self.spelling = {ours: theirs for theirs, ours in activations.items()}
         self.root: dict[str, Any] = {}
@@ -83,7 +84,7 @@ class _Writer(AudioPlan):
             case BatchNorm():
                 self.norm(layer)
             case Dropout():
-                self.losable.append(f"layer {layer.name}: dropout {layer.rate:g}")
+                self.lose("dropout", layer, f"layer {layer.name}: dropout {layer.rate:g}")
             case _:
                 self.refused.append(f"layer {layer.name}: {layer.kind}")
 
@@ -111,7 +112,7 @@ class _Writer(AudioPlan):
     def dense(self, layer: Dense) -> None:
         rows = len(layer.weight)
         if layer.bias is None:
-            self.losable.append(f"layer {layer.name}: no bias (written as zeros)")
+            self.zeros(layer.name)
         bias = np.zeros(rows, np.float32) if layer.bias is None else layer.bias
         arrays = [
             self.single(layer.name, "weight", layer.weight).T,
@@ -125,7 +126,7 @@ class _Writer(AudioPlan):
             return
         given = self.biases(name, cell, one=True)
         if not given:
-            self.losable.append(f"layer {name}: no bias (written as zeros)")
+            self.no_lstm_bias(name)
         order = LSTM_LAYOUTS["rtneural"].order
         arrays = [
             reorder(array, CANONICAL, order).T
@@ -143,7 +144,8 @@ class _Writer(AudioPlan):
             self.refused.append(f"layer {name}: batch norm with epsilon outside the root")
         affine = [array for array in (layer.weight, layer.bias) if array is not None]
         if len(affine) == 1:
-            self.losable.append(f"layer {name}: weight or bias alone (the other written too)")
+            words = f"layer {name}: weight or bias alone (the other written too)"
+            self.lose("bias", name, words, "weight" if layer.weight is None else "bias")
             ones, zeros = np.ones_like(layer.mean), np.zeros_like(layer.mean)
             affine = [
                 ones if layer.weight is None else layer.weight,

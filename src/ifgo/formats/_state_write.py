@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ifgo.activations import LINEAR, Activation
 from ifgo.cell import LSTMCell
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Plan
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
 from ifgo.layers import (
@@ -27,7 +28,7 @@ from ifgo.layers import (
     Recurrent,
     RepeatVector,
 )
-from ifgo.model import FeatureInput, Model, TokenInput
+from ifgo.model import FeatureInput, LengthsInput, Model, StateInput, TokenInput
 
 OWN: Final = "ifgo_layers"
 """Key under which a file says the chain itself, in the words of option layers."""
@@ -42,7 +43,7 @@ _NUMBERED: Final = re.compile(r"(.+)_l\d+")
 _DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
 
 
-def lay_out(model: Model, *, allow_lossy: bool) -> tuple[dict[str, NDArray[Any]], str, Report]:
+def lay_out(model: Model, *, allow_lossy: Losses) -> tuple[dict[str, NDArray[Any]], str, Report]:
     """Arrays by key, the words of the chain ("" for one nn.LSTM alone), and the report.
 
     Consecutive layers that one nn.LSTM can hold are one module; alone it needs no prefix.
@@ -57,7 +58,7 @@ def lay_out(model: Model, *, allow_lossy: bool) -> tuple[dict[str, NDArray[Any]]
     if not plan.tensors:
         plan.refused.append("a model without weights")
     plan.judge()
-    return plan.tensors, "" if plan.alone else ",".join(plan.words), plan.report()
+    return plan.tensors, "" if plan.alone else ",".join(plan.words), plan.report(model)
 
 
 def _grouped(layers: Sequence[Layer]) -> list[list[Layer]]:
@@ -89,7 +90,7 @@ def _stacks(below: Recurrent, above: Recurrent) -> bool:
 class _Modules(Plan):
     """The tensors of one state_dict."""
 
-    def __init__(self, *, allow_lossy: bool) -> None:
+    def __init__(self, *, allow_lossy: Losses) -> None:
         super().__init__("a state_dict", allow_lossy=allow_lossy)
         self.alone = False
         self.tensors: dict[str, NDArray[Any]] = {}
@@ -100,10 +101,15 @@ class _Modules(Plan):
         """Inputs and outputs: nn.LSTM takes and gives states whether a model names them or not."""
         for entry in model.inputs:
             if not isinstance(entry, FeatureInput | TokenInput):
-                self.losable.append(f"{type(entry).__name__} {entry.name!r} as an input of its own")
+                loss = "lengths" if isinstance(entry, LengthsInput) else "states"
+                words = f"{type(entry).__name__} {entry.name!r} as an input of its own"
+                self.lose(loss, entry, words)
+                for slot in entry.slots if isinstance(entry, StateInput) else ():
+                    self.lose(loss, slot.layer, words, "initial.kind")
         for output in model.outputs:
             if output.role not in ("sequence", "last"):
-                self.losable.append(f"output {output.name!r} of role {output.role}")
+                words = f"output {output.name!r} of role {output.role}"
+                self.lose("outputs", output, words)
 
     def place(self, group: list[Layer]) -> None:
         """One module, or one step between modules."""
@@ -127,7 +133,8 @@ class _Modules(Plan):
             case ActivationLayer(activation=activation):
                 self.step(_spelled(activation), layer)
                 if activation == LINEAR:
-                    self.folded.append(f"{layer.name} (activation): linear, as affine(1, 0)")
+                    words = f"{layer.name} (activation): linear, as affine(1, 0)"
+                    self.fold(layer, words, "activation")
             case LastStep():
                 self.step("last" if layer.of == "sequence" else "state", layer)
             case Dropout():
@@ -198,7 +205,9 @@ class _Modules(Plan):
             biased = biased or any(cell.forget_bias for cell in layer.cells.values())
             for direction, cell in layer.cells.items():
                 end = f"_l{k}" + ("_reverse" if direction == "backward" else "")
+                self.side = direction
                 arrays = self.cell(layer.name, cell, biased=biased)
+                self.side = ""
                 parts |= {part + end: array for part, array in arrays.items()}
         keys = self.module(name, **parts)
         for k, layer in enumerate(group):
@@ -233,7 +242,7 @@ class _Modules(Plan):
             for key in _BIASES:
                 bias = getattr(cell, key)
                 if bias is None:
-                    self.folded.append(f"{name} (lstm): no {key}, which PyTorch wants: zeros")
+                    self.fold(name, f"{name} (lstm): no {key}, which PyTorch wants: zeros", key)
                 found[key] = np.zeros(4 * cell.hidden_size, dtype) if bias is None else bias
             if cell.forget_bias:
                 found["bias_ih"] = self.forget(name, cell, found["bias_ih"])
@@ -244,8 +253,8 @@ class _Modules(Plan):
     def forget(self, name: str, cell: LSTMCell, bias: NDArray[Any]) -> NDArray[Any]:
         """bias_ih with the run-time forget bias added, where that is permitted."""
         what = f"forget_bias {cell.forget_bias:g}"
-        if not self.allow_lossy:
-            self.losable.append(f"layer {name}: {what}")
+        if "forget_bias" not in self.permitted:
+            self.lose("forget_bias", name, f"layer {name}: {what}", "forget_bias")
             return bias
         rows = slice(cell.hidden_size, 2 * cell.hidden_size)
         total = bias.astype(np.float64)
@@ -256,7 +265,8 @@ class _Modules(Plan):
             self.refused.append(f"layer {name}: {what} + bias_ih, beyond {bias.dtype}")
         error = np.abs(total - rounded.astype(np.float64)) / np.spacing(np.abs(rounded))
         off = f"rounded once in {bias.dtype}, off by up to {float(error.max()):.3g} ulp"
-        self.losable.append(f"layer {name}: {what} + bias_ih, {off}")
+        words = f"layer {name}: {what} + bias_ih, {off}"
+        self.lose("forget_bias", name, words, "forget_bias", "bias_ih")
         return rounded
 
 

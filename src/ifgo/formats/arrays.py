@@ -15,6 +15,7 @@ from ifgo.formats import _arrays_files as containers
 from ifgo.formats._arrays_build import Store, build
 from ifgo.formats._arrays_sheet import Sheet, find
 from ifgo.formats._arrays_write import write_files
+from ifgo.formats._attributes import Losses
 from ifgo.layers import Embedding, Layer, Recurrent
 from ifgo.model import FeatureInput, Model, Provenance, TokenInput
 from ifgo.text import listed, quote
@@ -90,7 +91,7 @@ def _width(layer: Layer) -> int:
     return int(weight.shape[1])
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write the arrays of `model` as `path` (.npz), with their dtype, and NAME.toml beside it.
 
     Gates in ifgo's own order, rows, biases as they are. Raises UnsupportedError naming all that a

@@ -18,6 +18,7 @@ from ifgo.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from ifgo.cell import Array, LSTMCell, MatrixNorm
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._darknet_cfg import MAX_CFG_BYTES, Section, parse
 from ifgo.formats._darknet_write import EPSILONS, write_files
 from ifgo.gates import LSTM_LAYOUTS, reorder
@@ -111,7 +112,7 @@ def read(path: Path, *, cfg: str | None = None, dialect: str | None = None) -> M
 
 
 def write(
-    model: Model, path: Path, *, allow_lossy: bool = False, dialect: str | None = None
+    model: Model, path: Path, *, allow_lossy: Losses = False, dialect: str | None = None
 ) -> Report:
     """Write `model` as `path` (.weights) and the .cfg of the same name beside it.
 

@@ -19,6 +19,7 @@ from ifgo import files
 from ifgo.cell import LSTMCell
 from ifgo.errors import FormatError, UsageError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._dlfs2_write import DTYPES, lay_out
 from ifgo.formats._unpickle import array, is_array, kind_of, parse, starts_pickle
 from ifgo.gates import LSTM_LAYOUTS, reorder
@@ -66,7 +67,7 @@ def read(path: Path) -> Model:
 
 
 def write(
-    model: Model, path: Path, *, allow_lossy: bool = False, dtype: str | None = None
+    model: Model, path: Path, *, allow_lossy: Losses = False, dtype: str | None = None
 ) -> Report:
     """Write `model` as `save_params` of the book does: "float16" (dtype's default), or "float32",
     which `load_params` reads as well.

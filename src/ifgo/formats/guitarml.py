@@ -17,6 +17,7 @@ from ifgo.activations import LINEAR
 from ifgo.cell import LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats import Report, _json
+from ifgo.formats._attributes import Losses
 from ifgo.formats._audio_plan import AudioPlan
 from ifgo.formats._plan import Floats
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
@@ -54,7 +55,7 @@ def read(path: Path) -> Model:
         raise error.located(str(path)) from None
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write `model` to `path`. Raises UnsupportedError naming, in one message, all that the format
     cannot hold. allow_lossy permits zeros for absent biases and rounding to float32."""
     plan = _Writer(allow_lossy=allow_lossy)
@@ -64,7 +65,7 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
     except IfgoError as error:
         raise error.located(str(path)) from None
     files.atomic_write(path, _json.text({"model_data": plan.sizes, "state_dict": plan.tensors}))
-    return plan.report()
+    return plan.report(model)
 
 
 def _model(root: _json.Fields, path: Path) -> Model:
@@ -135,7 +136,7 @@ def _model(root: _json.Fields, path: Path) -> Model:
 class _Writer(AudioPlan):
     """model_data and state_dict of one model."""
 
-    def __init__(self, *, allow_lossy: bool) -> None:
+    def __init__(self, *, allow_lossy: Losses) -> None:
         super().__init__("GuitarML JSON", allow_lossy=allow_lossy)
         self.sizes: dict[str, Any] = {}
         self.tensors: dict[str, Any] = {}
@@ -186,7 +187,7 @@ class _Writer(AudioPlan):
         }
         for name in ("bias_ih", "bias_hh"):
             if name not in given:
-                self.losable.append(f"layer {layer.name}: no {name} (written as zeros)")
+                self.zeros(layer.name, name)
             arrays[name] = given.get(name, np.zeros(4 * cell.hidden_size, np.float32))
         for name, array in arrays.items():
             stored = reorder(array, CANONICAL, LSTM_LAYOUTS["guitarml"].order)

@@ -20,6 +20,7 @@ from ifgo.activations import LINEAR
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats import Report, _json
+from ifgo.formats._attributes import Losses
 from ifgo.formats._audio_plan import AudioPlan
 from ifgo.formats._plan import Floats
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
@@ -51,7 +52,7 @@ def read(path: Path) -> Model:
         raise error.located(str(path)) from None
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write `model` to `path`. Raises UnsupportedError naming, in one message, all that the format
     cannot hold. allow_lossy permits zeros for absent biases and rounding to float32."""
     plan = _Writer(allow_lossy=allow_lossy)
@@ -68,7 +69,7 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
         "weights": _json.numbers(np.concatenate([part.reshape(-1) for part in plan.flat])),
     }
     files.atomic_write(path, _json.text(tree))
-    return plan.report()
+    return plan.report(model)
 
 
 def _model(root: _json.Fields, path: Path) -> Model:
@@ -164,7 +165,7 @@ class _Payload:
 class _Writer(AudioPlan):
     """The config and the weights of one model."""
 
-    def __init__(self, *, allow_lossy: bool) -> None:
+    def __init__(self, *, allow_lossy: Losses) -> None:
         super().__init__("a NAM file", allow_lossy=allow_lossy)
         self.config: dict[str, Any] = {}
         self.flat: list[Floats] = []
@@ -184,7 +185,7 @@ class _Writer(AudioPlan):
         if head.bias is not None:
             bias = self.single(head.name, "bias", head.bias)
         else:
-            self.losable.append(f"layer {head.name}: no bias (written as zeros)")
+            self.zeros(head.name)
         self.flat += [weight, bias]
         self.kept.append(f"{head.name} (dense): head")
         self.config = {
@@ -205,10 +206,15 @@ class _Writer(AudioPlan):
         self.flat.append(reorder(np.concatenate(parts, axis=1), CANONICAL, order))
         given = self.biases(name, cell, one=True)
         if not given:
-            self.losable.append(f"layer {name}: no bias (written as zeros)")
+            self.no_lstm_bias(name)
         bias = next(iter(given.values()), np.zeros(4 * cell.hidden_size, np.float32))
         self.flat.append(reorder(bias, CANONICAL, order))
+        if layer.initial.kind == "zero":
+            self.unsaid(layer, "initial", words="stored as zeros")
         for key in ("h", "c"):
             start: Array | None = getattr(layer.initial, key)
-            self.flat.append(zeros if start is None else self.single(name, f"initial {key}", start))
+            spelled = (f"initial {key}", f"initial.{key}")
+            self.flat.append(
+                zeros if start is None else self.single(name, spelled[0], start, spelled[1])
+            )
         self.kept.append(f"{name} (lstm): weights")

@@ -23,6 +23,7 @@ from ifgo import files, limits
 from ifgo.cell import Array
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats import Report, _json
+from ifgo.formats._attributes import Losses, attributes
 from ifgo.formats._native_codec import decode, encode
 from ifgo.formats._safetensors_file import DTYPES, dtype_of, open_file
 from ifgo.model import Model
@@ -66,7 +67,7 @@ def read(path: Path) -> Model:
         raise error.located(str(path)) from None
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write every part of `model` to `path`. Nothing is ever lost, so allow_lossy changes nothing.
 
     Raises UnsupportedError on a dtype other than float16, bfloat16, float32, float64, on a layer
@@ -98,7 +99,8 @@ def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
     except IfgoError as error:
         raise error.located(str(path)) from None
     files.atomic_write(path, data)
-    return Report(kept=tuple(f"{layer.name} ({layer.kind})" for layer in model.layers))
+    kept = tuple(f"{layer.name} ({layer.kind})" for layer in model.layers)
+    return Report(kept, attributes=attributes(model, ()))
 
 
 def _parse(data: bytes) -> Model:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report, Stack
+from ifgo.formats._attributes import Losses
 from ifgo.formats._raw_files import Floats, Tensors, encode, read_tensors, tensor_files
 from ifgo.formats._raw_infer import STACKS, infer
 from ifgo.formats._raw_toml import (
@@ -72,7 +73,7 @@ def write(
     model: Model,
     path: Path,
     *,
-    allow_lossy: bool = False,
+    allow_lossy: Losses = False,
     layout: str = "A",
     encoding: str = "bin",
 ) -> Report:

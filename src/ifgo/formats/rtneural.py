@@ -19,6 +19,7 @@ from ifgo.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report, _json, _json_state
+from ifgo.formats._attributes import Losses
 from ifgo.formats._rtneural_write import write_file
 from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.gates import LSTM_LAYOUTS, reorder
@@ -100,7 +101,7 @@ def list_layers(path: Path, *, layers: str | None = None) -> Listing:
     return listing_of(read(path, layers=layers), "rtneural")
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write `model` to `path`; a residual, AIDA-X's in_skip, into .aidax files alone.
 
     Raises UnsupportedError naming, in one message, all that the format cannot hold. allow_lossy

@@ -18,6 +18,7 @@ from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats import Report, _state_chain
 from ifgo.formats._architecture import chain_of
+from ifgo.formats._attributes import Losses
 from ifgo.formats._safetensors_file import INTEGERS, dtype_of, open_file
 from ifgo.formats._state_write import OWN, lay_out
 from ifgo.formats.extraction import Listing
@@ -75,7 +76,7 @@ def list_layers(
     return _state_chain.listing(_tensors(path)[0], "safetensors")
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write a state_dict that safetensors.torch.load_file and load_state_dict take.
 
     The chain around the modules is kept in the metadata, for reading it back.

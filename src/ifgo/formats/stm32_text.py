@@ -19,6 +19,7 @@ from ifgo import files, limits
 from ifgo.cell import LSTMCell
 from ifgo.errors import FormatError, IfgoError, UsageError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Plan
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
 from ifgo.layers import Recurrent
@@ -171,7 +172,7 @@ def _cell(values: Floats, inputs: int, hidden: int) -> LSTMCell:
 
 
 def write(
-    model: Model, path: Path, *, allow_lossy: bool = False, decimals: int | None = None
+    model: Model, path: Path, *, allow_lossy: Losses = False, decimals: int | None = None
 ) -> Report:
     """Write the one LSTM of `model`: a C header where `path` ends in .h, else a text, one number
     a line.
@@ -194,13 +195,13 @@ def write(
     (cell,) = (layer.cell for layer in model.recurrent)
     text = _header(plan.parts, cell) if path.suffix == ".h" else _plain(plan.parts)
     files.atomic_write(path, text.encode())
-    return plan.report()
+    return plan.report(model)
 
 
 class _Numbers(Plan):
     """The decimals of each block, by what they are."""
 
-    def __init__(self, decimals: int | None, *, allow_lossy: bool) -> None:
+    def __init__(self, decimals: int | None, *, allow_lossy: Losses) -> None:
         super().__init__("A text of gate blocks", allow_lossy=allow_lossy)
         self.decimals = decimals
         self.parts: list[list[str]] = []
@@ -249,10 +250,9 @@ class _Numbers(Plan):
         back, _ = texts.to_float32(spelled)
         error = float(np.abs(back.astype(np.float64) - values).max())
         if error:
-            self.losable.append(
-                f"layer {name}: {what} rounded to {self.decimals} decimals, "
-                f"off by up to {error:.3g}"
-            )
+            off = f"rounded to {self.decimals} decimals, off by up to {error:.3g}"
+            fields = ("bias_ih", "bias_hh") if what == "bias" else (what,)
+            self.lose("decimals", name, f"layer {name}: {what} {off}", *fields)
         self.parts.append(spelled)
 
 

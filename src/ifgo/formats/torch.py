@@ -19,6 +19,7 @@ from ifgo import files, limits
 from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
 from ifgo.formats import Report, _state_chain, _torch_legacy
 from ifgo.formats._architecture import chain_of
+from ifgo.formats._attributes import Losses
 from ifgo.formats._state_write import OWN, lay_out
 from ifgo.formats._torch_modules import named_tensors, state_dict_of
 from ifgo.formats._torch_pickle import metadata_of, read_pickle, table_of
@@ -79,7 +80,7 @@ def list_layers(
     return _state_chain.listing(_tensors(path)[0], "torch")
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write a state_dict that torch.load(weights_only=True) and load_state_dict take.
 
     The chain around the modules is kept in the state_dict's own _metadata, for reading it back.

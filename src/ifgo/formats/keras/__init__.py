@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ifgo.errors import FormatError, IfgoError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats.extraction import Listing
 from ifgo.model import Model
 
@@ -103,7 +104,7 @@ def _located(path: Path) -> Generator[None]:
         raise error.located(str(path)) from None
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write `model` as a .keras or .h5 that Keras 3 loads. Raises UnsupportedError naming all that
     Keras cannot hold."""
     from ifgo.formats.keras._write import write_file

@@ -14,6 +14,7 @@ import numpy as np
 from ifgo import files
 from ifgo.errors import IfgoError, UsageError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats.keras._container import WEIGHTS
 from ifgo.formats.keras._weights import snake
 from ifgo.formats.keras._write_layers import Built, Chain
@@ -25,7 +26,7 @@ VERSION: Final = "3.0.0"
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
-def write_file(model: Model, path: Path, *, allow_lossy: bool) -> Report:
+def write_file(model: Model, path: Path, *, allow_lossy: Losses) -> Report:
     """Write `path`; see ifgo.formats.keras.write."""
     name = path.name.lower()
     if path.suffix.lower() not in (".keras", ".h5") or name.endswith(".weights.h5"):
@@ -42,7 +43,7 @@ def write_file(model: Model, path: Path, *, allow_lossy: bool) -> Report:
         raise error.located(str(path)) from None
     make = _zip if path.suffix.lower() == ".keras" else _legacy
     files.atomic_write(path, make(chain.config(), chain.built))
-    return chain.report()
+    return chain.report(model)
 
 
 def _zip(config: dict[str, Any], built: list[Built]) -> bytes:

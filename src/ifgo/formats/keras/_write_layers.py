@@ -11,6 +11,7 @@ import numpy as np
 
 from ifgo.activations import Activation
 from ifgo.cell import LSTMCell
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Floats, Plan
 from ifgo.formats.keras._config import ACTIVATIONS
 from ifgo.gates import CANONICAL, LSTM_LAYOUTS, reorder
@@ -68,7 +69,7 @@ class Built:
 class Chain(Plan):
     """The layers of Keras that a Model becomes."""
 
-    def __init__(self, *, allow_lossy: bool) -> None:
+    def __init__(self, *, allow_lossy: Losses) -> None:
         super().__init__("Keras", allow_lossy=allow_lossy)
         self.order = LSTM_LAYOUTS["keras"].order
         self.built: list[Built] = []
@@ -231,12 +232,16 @@ class Chain(Plan):
         if layer.epsilon_outside:
             self.refused.append(f"layer {layer.name}: batch norm with epsilon outside the root")
         given = {
-            "gamma": layer.weight,
-            "beta": layer.bias,
-            "moving_mean": layer.mean,
-            "moving_variance": layer.variance,
+            "gamma": "weight",
+            "beta": "bias",
+            "moving_mean": "mean",
+            "moving_variance": "variance",
         }
-        arrays = {k: self.single(layer.name, k, v) for k, v in given.items() if v is not None}
+        arrays = {
+            theirs: self.single(layer.name, theirs, getattr(layer, ours), ours)
+            for theirs, ours in given.items()
+            if getattr(layer, ours) is not None
+        }
         self.push(
             "BatchNormalization",
             layer.name,
@@ -264,7 +269,8 @@ class Chain(Plan):
         if layer.initial.kind != "zero":
             self.refused.append(f"layer {name}: initial state of kind {layer.initial.kind}")
         if layer.training.output:
-            self.losable.append(f"layer {name}: output dropout {layer.training.output:g}")
+            words = f"layer {name}: output dropout {layer.training.output:g}"
+            self.lose("training", layer, words, "training.output")
         last = None
         if following and isinstance(following[0], LastStep):
             last = following.pop(0)
@@ -284,7 +290,11 @@ class Chain(Plan):
                 self.refused.append(f"layer {name}: masked steps of two directions that repeat")
             if zero and last is not None and (both or last.of == "state"):
                 self.refused.append(f"layer {name}: the final state where masked steps give zero")
+        else:
+            self.unsaid(layer, "zero_masked", words="nothing masks steps")
         if last is not None:
+            if layer.forward is not None and not both:
+                self.unsaid(last, "of", words="the same of a forward direction")
             self.masked = False
         options = {
             "return_sequences": last is None,
@@ -302,7 +312,9 @@ class Chain(Plan):
         inner: dict[str, Any] = {}
         stored: dict[str, dict[str, Floats]] = {}
         for direction, cell in layer.cells.items():
+            self.side = direction
             config, arrays = self.cell(name, cell, options, go_backwards=direction == "backward")
+            self.side = ""
             config = {"name": f"{direction}_{name}", "dtype": _POLICY, **config}
             key = "layer" if direction == "forward" else "backward_layer"
             inner[key] = _serialised("LSTM", config)

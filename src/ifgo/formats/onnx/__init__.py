@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ifgo.errors import IfgoError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats.extraction import Listing
 from ifgo.model import Model
 
@@ -92,7 +93,7 @@ def _located(path: Path) -> Generator[None]:
         raise error.located(str(path)) from None
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write `model` as one ONNX file. Raises UnsupportedError naming all that ONNX cannot hold."""
     from ifgo.formats.onnx.writer import write as write_file
 

@@ -5,7 +5,7 @@ SPEC.md 2.10. Nothing is written here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,8 @@ from ifgo.activations import SIGMOID, Activation
 from ifgo.cell import Array, LSTMCell, MatrixNorm
 from ifgo.errors import UnsupportedError
 from ifgo.folding import folded_norm, norm_gain
+from ifgo.formats._attributes import Losses
+from ifgo.formats._plan import Plan
 from ifgo.formats.onnx.layers import ACTIVATIONS
 from ifgo.layers import (
     ActivationLayer,
@@ -39,19 +41,27 @@ MAX_BYTES = 2**31 - 2**20
 """Weights one file can hold: protobuf stops at 2 GiB."""
 
 
-@dataclass
-class Findings:
-    """refused: reasons against writing at all; lost: allowed only with allow_lossy; folded: said
-    in the report."""
+class Findings(Plan):
+    """What is refused, lost and folded. layer: the one that is looked at."""
 
-    refused: list[str] = field(default_factory=list[str])
-    lost: list[str] = field(default_factory=list[str])
-    folded: list[str] = field(default_factory=list[str])
+    UNSAID = ("layer.name",)
+
+    def __init__(self, *, allow_lossy: Losses) -> None:
+        super().__init__("ONNX", allow_lossy=allow_lossy)
+        self.layer: Layer | None = None
+
+    def folds(self, words: str, *names: str) -> None:
+        """`fold` of the layer that is looked at."""
+        self.fold(self.layer, words, *names)
+
+    def loses(self, loss: str, words: str, *names: str) -> None:
+        """`lose` of the layer that is looked at."""
+        self.lose(loss, self.layer, words, *names)
 
 
-def examine(model: Model) -> Findings:
+def examine(model: Model, *, allow_lossy: Losses) -> Findings:
     """Everything about `model` that an ONNX file does not say as it is."""
-    found = Findings()
+    found = Findings(allow_lossy=allow_lossy)
     _whole(model, found)
     for before, layer in pairwise(model.layers):
         if isinstance(before, HiddenAsSequence) and isinstance(layer, LastStep):
@@ -95,6 +105,7 @@ def _whole(model: Model, found: Findings) -> None:
 
 def _layer(layer: Layer, found: Findings) -> None:
     where = f"layer {layer.name}"
+    found.layer = layer
     match layer:
         case Recurrent():
             _recurrent(layer, found)
@@ -107,13 +118,13 @@ def _layer(layer: Layer, found: Findings) -> None:
         case ActivationLayer():
             _activation(layer.activation, where, found)
             if layer.activation.name == "linear":
-                found.folded.append(f"{where}: the linear activation is left out")
+                found.folds(f"{where}: the linear activation is left out")
         case Dropout():
-            found.folded.append(
+            found.folds(
                 f"{where}: dropout {layer.rate:g} is left out, it does nothing at inference"
             )
         case BatchNorm() if layer.epsilon_outside:
-            found.folded.append(
+            found.folds(
                 f"{where}: epsilon outside the root; written as Mul and Add with the float32 "
                 "factors that inference uses"
             )
@@ -121,8 +132,8 @@ def _layer(layer: Layer, found: Findings) -> None:
             for name in ("weight", "bias"):
                 if getattr(layer, name) is None:
                     value = "ones" if name == "weight" else "zeros"
-                    found.folded.append(f"{where}: no {name} is written as {value}")
-            _rounded(layer.epsilon, f"{where}: epsilon", found)
+                    found.folds(f"{where}: no {name} is written as {value}", name)
+            _rounded(layer.epsilon, f"{where}: epsilon", found, "epsilon")
         case Residual() if any(isinstance(inner, Residual) for inner in layer.layers):
             found.refused.append(f"{where}: a residual inside a residual")
         case Residual() if all(_idle(inner) for inner in layer.layers):
@@ -140,15 +151,16 @@ def _idle(layer: Layer) -> bool:
 def _activation(activation: Activation, where: str, found: Findings) -> None:
     if activation.name not in STANDALONE:
         found.refused.append(f"{where}: activation {activation} outside a cell")
-    _parameters(activation, where, found)
+    _parameters(activation, where, found, "activation")
 
 
-def _parameters(activation: Activation, where: str, found: Findings) -> None:
+def _parameters(activation: Activation, where: str, found: Findings, attribute: str) -> None:
     for name in ("alpha", "beta"):
-        _rounded(getattr(activation, name), f"{where}: {name} of {activation.name}", found)
+        value = getattr(activation, name)
+        _rounded(value, f"{where}: {name} of {activation.name}", found, attribute)
 
 
-def _rounded(value: float | None, what: str, found: Findings) -> None:
+def _rounded(value: float | None, what: str, found: Findings, attribute: str) -> None:
     """ONNX attributes are float32."""
     if value is None:
         return
@@ -158,7 +170,7 @@ def _rounded(value: float | None, what: str, found: Findings) -> None:
         found.refused.append(f"{what} {value!r} (attributes are float32)")
     elif narrow != value:
         error = abs(narrow - value) / float(np.spacing(np.float32(abs(value))))
-        found.folded.append(f"{what} {value!r} is rounded to float32 ({error:.2g} ulp)")
+        found.folds(f"{what} {value!r} is rounded to float32 ({error:.2g} ulp)", attribute)
 
 
 def _recurrent(layer: Recurrent, found: Findings) -> None:
@@ -168,14 +180,16 @@ def _recurrent(layer: Recurrent, found: Findings) -> None:
     if layer.go_backwards:
         found.refused.append(f"{where}: go_backwards")
     if layer.stateful:
-        found.lost.append(f"{where}: stateful (give the states as inputs instead)")
+        words = f"{where}: stateful (give the states as inputs instead)"
+        found.loses("stateful", words, "stateful")
     if layer.zero_masked:
-        found.folded.append(f"{where}: zero_masked is left out, nothing masks steps")
+        found.folds(f"{where}: zero_masked is left out, nothing masks steps", "zero_masked")
     if layer.training != TrainingFacts():
-        found.folded.append(f"{where}: training dropout is left out, it does nothing at inference")
+        words = f"{where}: training dropout is left out, it does nothing at inference"
+        found.folds(words, "training")
     constants = [a for a in (layer.initial.h, layer.initial.c) if a is not None]
     if constants and not any(a.any() for a in constants):
-        found.folded.append(f"{where}: the constant initial state is zero and left out")
+        found.folds(f"{where}: the constant initial state is zero and left out", "initial")
     cells = list(layer.cells.values())
     for name in ("clip_z", "coupling"):
         if len({getattr(cell, name) for cell in cells}) > 1:
@@ -184,12 +198,14 @@ def _recurrent(layer: Recurrent, found: Findings) -> None:
     peeps = any(cell.peephole is not None for cell in cells)
     for direction, cell in layer.cells.items():
         place = where if len(cells) == 1 else f"{where}, {direction}"
+        found.side = direction
         _cell(cell, place, found)
         missing = [n for n in _BIASES if biased and not _has_bias(cell, n)]
         missing += ["peephole"] if peeps and cell.peephole is None else []
         for name in missing:
-            found.folded.append(f"{place}: no {name} is written as zeros")
-    _rounded(cells[0].clip_z, f"{where}: clip_z", found)
+            found.folds(f"{place}: no {name} is written as zeros", name)
+    found.side = ""
+    _rounded(cells[0].clip_z, f"{where}: clip_z", found, "clip_z")
 
 
 def _cell(cell: LSTMCell, where: str, found: Findings) -> None:
@@ -208,19 +224,24 @@ def _cell(cell: LSTMCell, where: str, found: Findings) -> None:
             _norm(cell, side, norm, where, found)
     if cell.coupling == "i=1-f":
         if cell.activations[0] == SIGMOID:
-            found.lost.append(
+            found.loses(
+                "coupling",
                 f"{where}: coupling i=1-f (becomes a gate of its own with the negated weights of "
-                "f, equal in exact arithmetic)"
+                "f, equal in exact arithmetic)",
+                "coupling",
+                *("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole"),
             )
         else:
             found.refused.append(f"{where}: coupling i=1-f with {cell.activations[0]} gates")
     if cell.forget_bias:
-        found.lost.append(
+        found.loses(
+            "forget_bias",
             f"{where}: forget_bias {cell.forget_bias:g} (is added to bias_ih, rounded once"
-            f"{_forget_ulps(cell)})"
+            f"{_forget_ulps(cell)})",
+            *("forget_bias", "bias_ih"),
         )
     for activation in cell.activations:
-        _parameters(activation, where, found)
+        _parameters(activation, where, found, "activations")
 
 
 _BIASES = {"bias_ih": "input_norm", "bias_hh": "hidden_norm"}
@@ -245,7 +266,8 @@ def _norm(cell: LSTMCell, side: str, norm: MatrixNorm, where: str, found: Findin
     exact = weight.astype(np.float64) * norm_gain(norm)[:, None]
     error = float((np.abs(folded - exact) / np.spacing(np.abs(folded))).max())
     words = f"is folded into its rows and its bias, rounded once ({error:.2g} ulp)"
-    found.folded.append(f"{what} {words}")
+    norms = {"ih": "input_norm", "hh": "hidden_norm"}
+    found.folds(f"{what} {words}", norms[side], f"weight_{side}", f"bias_{side}")
 
 
 def _forget_ulps(cell: LSTMCell) -> str:

@@ -16,9 +16,10 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 import ifgo
 from ifgo import files
 from ifgo.activations import Activation
-from ifgo.errors import UnsupportedError
+from ifgo.errors import IfgoError
 from ifgo.folding import folded_batch_norm
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats.onnx.holds import examine
 from ifgo.formats.onnx.layers import ACTIVATIONS
 from ifgo.formats.onnx.lstm import attributes, tensors
@@ -48,23 +49,20 @@ BFLOAT16_IR_VERSION: Final = 10
 STANDALONE: Final = {name: op for op, (name, _) in ACTIVATIONS.items()} | {"softmax": "Softmax"}
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses) -> Report:
     """Write `model` to `path`. Raises UnsupportedError listing all that ONNX cannot hold."""
-    found = examine(model)
-    reasons = found.refused + ([] if allow_lossy else found.lost)
-    if reasons:
-        raise UnsupportedError(
-            f"ONNX cannot hold: {'; '.join(reasons)}",
-            where=str(path),
-            hint="--allow-lossy writes it as said in brackets" if not found.refused else None,
-        )
+    found = examine(model, allow_lossy=allow_lossy)
+    try:
+        found.judge()
+    except IfgoError as error:
+        raise error.located(str(path)) from None
     proto = _Builder(model).build()
     onnx.checker.check_model(proto, full_check=True)  # pyright: ignore[reportUnknownMemberType]
     files.atomic_write(path, proto.SerializeToString(deterministic=True))
-    kept = list(model.arrays)
+    found.kept += model.arrays
     if _dtype(model) == np.float64:
-        kept.append("float64 (ONNX Runtime's LSTM takes float32 alone)")
-    return Report(tuple(kept), tuple(found.folded), tuple(found.lost))
+        found.kept.append("float64 (ONNX Runtime's LSTM takes float32 alone)")
+    return found.report(model)
 
 
 def _dtype(model: Model) -> np.dtype[Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ifgo.errors import UnsupportedError, UsageError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._graph import ArrayGraph
 from ifgo.formats.extraction import Listing
 from ifgo.formats.onnx.file import Node
@@ -72,7 +73,7 @@ def list_layers(path: Path, *, start: str | None = None, end: str | None = None)
     return listing(_graph(path, start, end), {})
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Raises UnsupportedError: ifgo writes no TensorFlow graphs."""
     raise UnsupportedError(
         "ifgo writes no TensorFlow graphs",

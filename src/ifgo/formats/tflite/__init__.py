@@ -13,6 +13,7 @@ from typing import Final
 
 from ifgo.errors import UnsupportedError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats.extraction import Listing
 from ifgo.model import Model
 from ifgo.text import cut
@@ -76,7 +77,7 @@ def list_layers(path: Path) -> Listing:
     return listing(Translation(parse(path), path).graph, {})
 
 
-def write(model: Model, path: Path, *, allow_lossy: bool = False) -> Report:
+def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write `model` as a float32 flatbuffer with one operator per layer.
 
     Raises UnsupportedError naming all that TFLite cannot hold, in one message; ToolError where the

@@ -12,6 +12,7 @@ from ifgo.activations import LINEAR, RELU, SIGMOID, SOFTMAX, TANH, Activation
 from ifgo.cell import LSTMCell
 from ifgo.errors import IfgoError
 from ifgo.formats import Report
+from ifgo.formats._attributes import Losses
 from ifgo.formats._plan import Floats, Plan
 from ifgo.formats.tflite.build import FlatFile
 from ifgo.formats.tflite.file import schema
@@ -41,10 +42,12 @@ _CELL_HANDLED = (
     *("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "bias_hr", "peephole"),
     *("activations", "clip_cell", "clip_projection", "coupling", "forget_bias", "layer_norm"),
 )
+_GATED = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole")
+"""Arrays with rows for each gate."""
 _EPSILON: Final = 1e-8
 
 
-def write_file(model: Model, path: Path, *, allow_lossy: bool) -> Report:
+def write_file(model: Model, path: Path, *, allow_lossy: Losses) -> Report:
     """Write `path`; see ifgo.formats.tflite.write."""
     try:
         flat = _Flat(model, allow_lossy=allow_lossy)
@@ -54,13 +57,13 @@ def write_file(model: Model, path: Path, *, allow_lossy: bool) -> Report:
         raise error.located(str(path)) from None
     data = flat.file.bytes((flat.first,), (flat.last,), "ifgo")
     files.atomic_write(path, data)
-    return flat.report()
+    return flat.report(model)
 
 
 class _Flat(Plan):
     """Operators of the file, layer by layer. `last` is the tensor after the last one."""
 
-    def __init__(self, model: Model, *, allow_lossy: bool) -> None:
+    def __init__(self, model: Model, *, allow_lossy: Losses) -> None:
         super().__init__("TFLite", allow_lossy=allow_lossy)
         self.model = model
         self.file = FlatFile(schema())
@@ -104,7 +107,7 @@ class _Flat(Plan):
             case Dense():
                 self.dense(layer)
             case ActivationLayer(activation=activation) if activation == LINEAR:
-                self.folded.append(f"{name} (activation): linear, left out")
+                self.fold(layer, f"{name} (activation): linear, left out")
                 return
             case ActivationLayer(activation=activation):
                 self.activation(name, activation)
@@ -125,7 +128,7 @@ class _Flat(Plan):
             case Embedding():
                 self.embedding(layer)
             case Dropout():
-                self.losable.append(f"layer {name}: dropout (identity at inference)")
+                self.lose("dropout", layer, f"layer {name}: dropout (identity at inference)")
                 return
             case _:
                 self.refused.append(f"layer {name}: {layer.kind}")
@@ -168,7 +171,8 @@ class _Flat(Plan):
         elif activation.name == "leaky_relu":
             self.put(name, "LEAKY_RELU", table="LeakyReluOptions", Alpha=activation.alpha)
             if activation.alpha != float(np.float32(activation.alpha)):
-                self.losable.append(f"layer {name}: alpha {activation.alpha} in float32")
+                words = f"layer {name}: alpha {activation.alpha} in float32"
+                self.lose("dtype", name, words, "activation")
         elif activation in _OPERATORS:
             self.put(name, _OPERATORS[activation])
         else:
@@ -235,12 +239,14 @@ class _Flat(Plan):
         norms: list[int] = []
         for direction, cell in cells.items():
             prefix = f"{name}.{direction}" if len(cells) > 1 else name
-            inputs += self.side(prefix, name, cell)
+            self.side = direction if len(cells) > 1 else ""
+            inputs += self.weights(prefix, name, cell)
             norms += self.norms(prefix, name, cell)
             states += [
                 self.file.tensor(f"{prefix}.{part}", (1, size), variable=True)
                 for part, size in (("h", cell.output_size), ("c", cell.hidden_size))
             ]
+        self.side = ""
         self.width = layer.output_size(first.input_size)
         numbers = {ours: number for number, ours in ACTIVATIONS.items()}
         shared: dict[str, Any] = {
@@ -269,10 +275,10 @@ class _Flat(Plan):
             self.refused.append(f"layer {name}: {field} {bound:g}, beyond float32")
             return 0.0
         if stored != bound:
-            self.losable.append(f"layer {name}: {field} {bound} in float32")
+            self.lose("dtype", name, f"layer {name}: {field} {bound} in float32", field)
         return stored
 
-    def side(self, prefix: str, name: str, cell: LSTMCell) -> list[int]:
+    def weights(self, prefix: str, name: str, cell: LSTMCell) -> list[int]:
         """The 17 inputs of one direction: weights, recurrent weights, peepholes, biases and the
         projection; -1 where there is none."""
         self.beyond(name, cell, _CELL_HANDLED)
@@ -283,7 +289,8 @@ class _Flat(Plan):
         blocks = self.blocks(name, cell)
         absent = "i" if cell.coupling == "i=1-f" else ""
         if absent:
-            self.folded.append(f"{name} (lstm): rows of i, which 1 - f replaces, are left out")
+            words = f"{name} (lstm): rows of i, which 1 - f replaces, are left out"
+            self.fold(name, words, *_GATED)
         places: list[int] = []
         for field in ("weight_ih", "weight_hh", "peephole", "bias"):
             order = LAYOUT.peephole if field == "peephole" else LAYOUT.order
@@ -323,7 +330,7 @@ class _Flat(Plan):
         found = {field: gates.split(array) for field, array in weights.items()}
         bias = next(iter(self.biases(name, cell, one=True).values()), None)
         if bias is None:
-            self.losable.append(f"layer {name}: no bias (written as zeros)")
+            self.no_lstm_bias(name)
             bias = np.zeros(4 * cell.hidden_size, np.float32)
         found["bias"] = gates.split(bias)
         if cell.peephole is not None:
@@ -332,8 +339,6 @@ class _Flat(Plan):
         if cell.coupling == "f=1-i":
             for field, parts in found.items():
                 found[field] = parts | {"f": -parts["i"]}
-            self.folded.append(
-                f"{name} (lstm): f = 1 - i as a forget gate with negated weights, equal in exact "
-                "arithmetic"
-            )
+            words = "f = 1 - i as a forget gate with negated weights, equal in exact arithmetic"
+            self.fold(name, f"{name} (lstm): {words}", "coupling", *_GATED)
         return found
