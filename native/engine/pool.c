@@ -77,24 +77,6 @@ void ifgo_meet(const ifgo_member *member) {
     }
 }
 
-unsigned ifgo_flush_denormals(void) {
-#ifdef __x86_64__
-    const unsigned before = _mm_getcsr(), flush = 0x8040; /* FTZ, DAZ */
-    if ((before & flush) != flush) _mm_setcsr(before | flush);
-    return before;
-#else
-    return 0;
-#endif
-}
-
-void ifgo_restore_denormals(unsigned before) {
-#ifdef __x86_64__
-    if ((before & 0x8040) != 0x8040) _mm_setcsr(before);
-#else
-    (void)before;
-#endif
-}
-
 static void take_part(ifgo_team *team, int rank) {
     const ifgo_member member = {rank, team->size, team};
     const unsigned before = ifgo_flush_denormals();

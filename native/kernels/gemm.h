@@ -62,8 +62,8 @@ INLINE ptrdiff_t tile_rows(ptrdiff_t row, ptrdiff_t n) {
 
 /* The part [*from, *to) of n things that member `rank` of `size` takes. */
 INLINE void share(ptrdiff_t n, int rank, int size, ptrdiff_t *from, ptrdiff_t *to) {
-    *from = n * rank / size;
-    *to = n * (rank + 1) / size;
+    *from = size == 1 ? 0 : n * rank / size;
+    *to = size == 1 ? n : n * (rank + 1) / size;
 }
 
 #endif
