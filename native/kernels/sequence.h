@@ -124,13 +124,15 @@ static void input_steps(const ifgo_sequence *q, ptrdiff_t from, ptrdiff_t to, pt
                         bool more) {
     const ifgo_cell *cell = q->cell;
     const ptrdiff_t lines = cell->input * PANEL / 16;
+    const ptrdiff_t tiles = (to - from) * ((running(q, from) + ROWS - 1) / ROWS);
     const float *next = more ? cell->wx + (b + 1) * cell->input * PANEL : NULL;
+    ptrdiff_t number = 0;
     for (ptrdiff_t s = from; s < to; s++) {
         const ptrdiff_t rows = running(q, s);
         float *z = z_of(q, s, b);
-        for (ptrdiff_t n = 0, r; n < rows; n += r) {
+        for (ptrdiff_t n = 0, r; n < rows; n += r, number++) {
             const float *row[MAX_ROWS];
-            const ahead_t ahead = s == from && n == 0 ? fetch(next, lines, 1, 0) : fetch(NULL, 0, 1, 0);
+            const ahead_t ahead = fetch(next, lines, tiles, number);
             r = tile_rows(n, rows);
             for (ptrdiff_t i = 0; i < r; i++) row[i] = x_of(q, n + i, s);
 #define CASE(R) input_tile_##R(cell, b, row, z + n * PANEL, ahead)
