@@ -1,1 +1,23 @@
-"""The compiled engine: the Python face of native/."""
+"""The compiled engine: the Python face of native/.
+
+Session runs batches of sequences, Stream one step per call.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ifgo.engine.session import Session
+    from ifgo.engine.stream import Stream
+
+_PUBLIC = {"Session": "ifgo.engine.session", "Stream": "ifgo.engine.stream"}
+
+__all__ = ["Session", "Stream"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'ifgo.engine' has no attribute {name!r}")
