@@ -73,7 +73,7 @@ class GraphBuilder:
         sources: dict[str, str] | None = None,
         **attributes: Any,
     ) -> str:
-        """One node. Returns its first output, new where not given.
+        """One node. Returns its first output, new where not given, "" where it has none.
 
         name: what messages call it, "KIND #position" unless kind is given, which is the operator
         of the file. Raises FormatError on an attribute beyond 64-bit integers.
@@ -98,7 +98,7 @@ class GraphBuilder:
                 kind=kind or _kind(name),
             )
         )
-        return made[0]
+        return made[0] if made else ""
 
     def refuse(
         self,

@@ -19,7 +19,7 @@ from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats.onnx.file import GraphInput, quoted
 from ifgo.formats.onnx.value import Axis, Labels, Size, Value, words
-from ifgo.layers import HiddenAsSequence, LastStep, Layer, RepeatVector
+from ifgo.layers import HiddenAsSequence, LastStep, Layer, Recurrent, RepeatVector
 from ifgo.recurrent import Merge
 
 Kind = Literal["entry", "tokens", "lengths", "given state", "sequence", "vector", "h", "c"]
@@ -84,7 +84,7 @@ class Chain:
         self._replays: dict[Stream, Stream] = {}
         self.pairs: dict[tuple[Stream, Stream, Merge], Stream] = {}
         self.finals: dict[tuple[Stream, str], Stream] = {}
-        """The final states of the layers in `pairs`."""
+        """Final states of layers in `pairs`, and of those whose last step is taken as one."""
         self.notes: list[str] = []
 
     # -- opening ----------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Chain:
             raise UnsupportedError(
                 f"uses {axis.words} as the {role} axis", expected="each axis in one role"
             )
-        axis.role = role
+        axis.fix(role)
 
     # -- reading signals --------------------------------------------------------------------
 
@@ -299,15 +299,26 @@ class Chain:
                 "takes the row of the last time step, which is padding where a sequence is shorter",
                 expected="the final state Y_h where sequence_lens is given",
             )
+        if value.axes[axis][0].backwards:
+            return self._first_step(stream, value, axis, keep=keep)
         made = self.open(
             "vector", stream.width, stream.dtype, parent=stream, layer=LastStep("last", "sequence")
         )
-        axes = (*value.axes[:axis], (), *value.axes[axis + 1 :])
-        found = replace(value, data=value.data - stream.start + made.start, axes=axes)
-        if keep:
-            return found
-        shape = found.data.shape[:axis] + found.data.shape[axis + 1 :]
-        return replace(found, data=found.data.reshape(shape), axes=axes[:axis] + axes[axis + 1 :])
+        return _at_one_step(value, axis, made.start - stream.start, keep=keep)
+
+    def _first_step(self, stream: Stream, value: Value, axis: int, *, keep: bool) -> Value:
+        """The last step of a sequence that is read from its end: where a backward layer ends."""
+        if not isinstance(stream.layer, Recurrent) or stream.layer.forward is not None:
+            raise UnsupportedError(
+                "takes the first step of time", expected="that of a backward LSTM, its last"
+            )
+        return _at_one_step(value, axis, self.final(stream).start - stream.start, keep=keep)
+
+    def final(self, recurrent: Stream) -> Stream:
+        """The final hidden state of a layer in one direction."""
+        if (recurrent, "h") not in self.finals:
+            self.finals[recurrent, "h"] = self.state_of(recurrent, "h", recurrent.width)
+        return self.finals[recurrent, "h"]
 
     def replayed(self, stream: Stream, value: Value, axis: int) -> tuple[Stream, Value]:
         """A vector laid out along `axis` as a sequence of single features, one for each vector."""
@@ -330,6 +341,16 @@ class Chain:
     def state_of(self, recurrent: Stream, kind: Literal["h", "c"], width: int) -> Stream:
         """The final state of a recurrent layer."""
         return self.open(kind, width, recurrent.dtype, owner=recurrent)
+
+
+def _at_one_step(value: Value, axis: int, shift: int, *, keep: bool) -> Value:
+    """`value` without its axis of time, or with length 1 there, its ids moved by `shift`."""
+    axes = (*value.axes[:axis], (), *value.axes[axis + 1 :])
+    found = replace(value, data=value.data + shift, axes=axes)
+    if keep:
+        return found
+    shape = found.data.shape[:axis] + found.data.shape[axis + 1 :]
+    return replace(found, data=found.data.reshape(shape), axes=axes[:axis] + axes[axis + 1 :])
 
 
 def _within(streams: Iterable[Stream]) -> Iterator[Stream]:

@@ -6,7 +6,7 @@ is refused by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -20,7 +20,7 @@ from ifgo.formats.onnx.arguments import Arguments
 from ifgo.formats.onnx.chain import Chain, Slot, Stream
 from ifgo.formats.onnx.file import printable, quoted
 from ifgo.formats.onnx.holds import plain
-from ifgo.formats.onnx.states import finite, initial_state
+from ifgo.formats.onnx.states import Given, finite, initial_state
 from ifgo.formats.onnx.value import Axis, Labels, Value, is_real, transpose, words
 from ifgo.layers import InitialState, Recurrent
 
@@ -88,10 +88,9 @@ def _rules(a: Arguments) -> _Rules:
 
 
 def recurrent(chain: Chain, a: Arguments) -> list[Value]:
-    """The outputs Y, Y_h and Y_c of an LSTM node, whose layer joins the chain; Y alone where the
-    node comes with its layer."""
+    """The outputs Y, Y_h and Y_c of an LSTM node, whose layer joins the chain."""
     if a.node.layer is not None:
-        return [_ready(chain, a, a.node.layer)]
+        return _ready(chain, a, a.node.layer)
     rules = _rules(a)
     count = len(rules.directions)
     recurrence = _weights(a.value(2), "R", (count, "4H", "H"))
@@ -117,6 +116,15 @@ def recurrent(chain: Chain, a: Arguments) -> list[Value]:
             rules.activations[3 * d : 3 * d + 3],
         )
     lengths = _lengths(chain, stream, a.optional(4), time)
+    directions = rules.directions
+    if time.backwards:
+        if count == 2 or lengths is not None:
+            raise UnsupportedError(
+                "runs over a reversed sequence in two directions, or with lengths",
+                expected="one direction over whole sequences",
+            )
+        directions = ("backward",) if directions == ("forward",) else ("forward",)
+        cells = dict(zip(directions, cells.values(), strict=True))
     initial, given = initial_state(chain, a, (count, hidden), batch, rules.layout, weights.dtype)
     made = chain.open(
         "sequence",
@@ -125,26 +133,59 @@ def recurrent(chain: Chain, a: Arguments) -> list[Value]:
         parent=stream,
         layer=Recurrent("lstm", cells.get("forward"), cells.get("backward"), initial=initial),
         lengths=lengths,
-        sources=_sources(a, rules.directions, initial),
+        sources=_sources(a, directions, initial),
     )
     chain.slots.extend(Slot(made, g.part, g.ids) for g in given)
     return _outputs(chain, made, count, hidden, x.axes[0], x.axes[1], rules.layout)
 
 
-def _ready(chain: Chain, a: Arguments, layer: Recurrent) -> Value:
-    layout = a.attributes.integer("layout", 0) or 0
-    stream, x, _, _ = _sequence(chain, a.value(0), layer.cell.input_size, layout)
+def _ready(chain: Chain, a: Arguments, layer: Recurrent) -> list[Value]:
+    """Y (T, B, D·P), and with one direction Y_h (B, P) and Y_c (B, H), of a node with its layer.
+
+    Attribute `steps`: how many steps the node takes, which must be the whole sequence.
+    """
+    layout, steps = (a.attributes.integer(name) for name in ("layout", "steps"))
+    stream, x, time, batch = _sequence(chain, a.value(0), layer.cell.input_size, layout or 0)
     if stream.dtype != layer.cell.weight_ih.dtype:
         raise FormatError(
             f"X is {stream.dtype.name}, its weights are {layer.cell.weight_ih.dtype.name}",
             expected="one type",
         )
+    if steps is not None and time.size != steps:
+        raise UnsupportedError(
+            f"takes {steps} steps of a sequence of {words(time.size)}", expected="all of them"
+        )
+    sources = a.node.sources
+    if time.backwards:
+        layer, sources = _turned(layer, sources)
+    given: list[Given] = []
+    if a.optional(5) is not None or a.optional(6) is not None:
+        size = (1, layer.hidden_size)
+        initial, given = initial_state(chain, a, size, batch, 0, layer.cell.weight_ih.dtype)
+        layer = replace(layer, initial=initial)
     width = layer.output_size(stream.width)
     made = chain.open(
-        "sequence", width, stream.dtype, parent=stream, layer=layer, sources=a.node.sources
+        "sequence", width, stream.dtype, parent=stream, layer=layer, sources=sources
     )
+    chain.slots.extend(Slot(made, g.part, g.ids) for g in given)
     y = chain.laid_out(made, (1, 1, width), (*x.axes[:2], ()))
-    return transpose(y, (1, 0, 2)) if layout else y
+    results = [transpose(y, (1, 0, 2)) if layout else y]
+    if layer.directions == 1:
+        c = chain.state_of(made, "c", layer.hidden_size)
+        for state in (chain.final(made), c)[: len(a.node.outputs) - 1]:
+            results.append(chain.laid_out(state, (1, state.width), (x.axes[1], ())))
+    return results
+
+
+def _turned(layer: Recurrent, sources: dict[str, str]) -> tuple[Recurrent, dict[str, str]]:
+    """A layer over a sequence that is read from its end, in the order of time."""
+    if layer.directions == 2:
+        raise UnsupportedError(
+            "runs in two directions over a reversed sequence", expected="one direction"
+        )
+    old, new = ("forward", "backward") if layer.forward is not None else ("backward", "forward")
+    renamed = {key.replace(f"{old}.", f"{new}."): name for key, name in sources.items()}
+    return replace(layer, forward=layer.backward, backward=layer.forward), renamed
 
 
 def _outputs(

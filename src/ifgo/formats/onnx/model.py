@@ -11,6 +11,7 @@ from ifgo import limits
 from ifgo.errors import UnsupportedError
 from ifgo.formats.onnx.chain import Chain, Stream
 from ifgo.formats.onnx.file import Graph, printable, quoted
+from ifgo.formats.onnx.order import processing_order
 from ifgo.formats.onnx.packed import label, state_input, state_output
 from ifgo.formats.onnx.value import Axis, Labels, Value
 from ifgo.formats.onnx.walk import Walk
@@ -85,6 +86,13 @@ def assemble(graph: Graph, walk: Walk, path: str) -> Model:
             outputs.append(_main_output(walk.chain, result, end))
     sources: dict[str, str] = {}
     built = tuple(_named(stream, names, sources, "") for stream in layers)
+    orders = {_is_turned(walk.chain, r) for r in results if r not in states}
+    if orders == {True, False}:
+        raise UnsupportedError(
+            "gives its result in the order of time and in the reverse", expected="one order"
+        )
+    if True in orders:
+        built = processing_order(built)
     entry = _main_input(walk.chain, end.path, built[0])
     return Model(
         inputs=(entry, *_side_inputs(walk.chain, names, batched=entry.axes != "T")),
@@ -98,6 +106,12 @@ def assemble(graph: Graph, walk: Walk, path: str) -> Model:
             names=sources,
         ),
     )
+
+
+def _is_turned(chain: Chain, result: _Result) -> bool:
+    """Whether an output stands from the last step to the first."""
+    value = chain.ending(result.value)[1]
+    return any(axis.backwards for labels in value.axes for axis in labels)
 
 
 def _result(walk: Walk, name: str) -> _Result:

@@ -15,13 +15,13 @@ from ifgo.formats.onnx.arguments import Arguments
 from ifgo.formats.onnx.chain import Chain, Slot, Stream
 from ifgo.formats.onnx.fold import MOVES
 from ifgo.formats.onnx.value import Value
-from ifgo.layers import InitialState, Recurrent
+from ifgo.layers import InitialState, LastStep, Recurrent
 from ifgo.recurrent import Merge
 
 
 def concat(chain: Chain, a: Arguments) -> list[Value]:
     """Concat of signals; those of a forward and a backward node become those of their pair."""
-    values = a.every()
+    values = _as_states(chain, a.every())
     streams = [chain.streams(value) if value.signal else [] for value in values]
     owners = list(dict.fromkeys(s.owner or s for found in streams for s in found))
     if len(owners) == 2 and all(len(found) == 1 for found in streams):
@@ -33,6 +33,24 @@ def concat(chain: Chain, a: Arguments) -> list[Value]:
             a.attributes.integer("axis")
             return results
     return MOVES["Concat"](a)
+
+
+def _as_states(chain: Chain, values: list[Value]) -> list[Value]:
+    """Where one is a final state, the last steps of forward layers as their final states too."""
+    kinds = {s.kind for value in values if value.signal for s in chain.streams(value)}
+    return [_as_state(chain, v) for v in values] if "h" in kinds and "vector" in kinds else values
+
+
+def _as_state(chain: Chain, value: Value) -> Value:
+    found = chain.streams(value) if value.signal else []
+    for stream in found[:1]:
+        before = stream.parent
+        layer = None if before is None else before.layer
+        last = isinstance(stream.layer, LastStep) and stream.layer.of == "sequence"
+        single = isinstance(layer, Recurrent) and layer.backward is None
+        if len(found) == 1 and last and single and before is not None:
+            return replace(value, data=value.data - stream.start + chain.final(before).start)
+    return value
 
 
 def added(chain: Chain, x: Value, y: Value) -> Value | None:
@@ -67,7 +85,19 @@ def joined(chain: Chain, first: Stream, second: Stream, merge: Merge) -> Stream:
     a, b = first.layer, second.layer
     assert isinstance(a, Recurrent)
     assert isinstance(b, Recurrent)
-    layer = Recurrent("lstm", a.forward, b.backward, merge=merge, initial=_initial(a, b))
+    if a.stateful != b.stateful:
+        raise UnsupportedError(
+            "joins two directions, one of which keeps its state between calls",
+            expected="both or neither",
+        )
+    layer = Recurrent(
+        "lstm",
+        a.forward,
+        b.backward,
+        merge=merge,
+        initial=_initial(a, b),
+        stateful=a.stateful,
+    )
     made = chain.open(
         "sequence",
         first.width * (2 if merge == "concat" else 1),

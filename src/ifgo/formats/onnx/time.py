@@ -6,6 +6,7 @@ Every other move is the plain one of fold.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from ifgo import limits
@@ -82,7 +83,10 @@ def _slice(chain: Chain, a: Arguments) -> list[Value]:
     for axis, start, stop, step in slices(a):
         labels = value.axes[axis]
         whole = start == 0 and step == 1 and covers(stop, value.shape[axis])
-        if whole or not labels:
+        if _turns(value, axis, start, stop, step):
+            turned = (labels[0].reversed(),)
+            value = replace(value, axes=(*value.axes[:axis], turned, *value.axes[axis + 1 :]))
+        elif whole or not labels:
             value = cut(value, axis, start, stop, step)
         elif _is_last(value, axis, start) and step == 1 and covers(stop, value.shape[axis]):
             _require_time(value, axis)
@@ -92,6 +96,20 @@ def _slice(chain: Chain, a: Arguments) -> list[Value]:
                 value = chain.features(value)[1]
             value = cut(value, axis, start, stop, step)
     return [value]
+
+
+def _turns(value: Value, axis: int, start: Size, stop: Size, step: int) -> bool:
+    """Whether a slice reads a labelled axis from its end to its start, all of it."""
+    if len(value.axes[axis]) != 1 or step != -1:
+        return False
+    size = value.axes[axis][0].size
+    last = start == -1 or (isinstance(start, int) and start >= 0 and covers(start + 1, size))
+    return last and isinstance(stop, int) and stop <= _before(size)
+
+
+def _before(size: Size) -> int:
+    """The greatest stop that a slice backwards never reaches."""
+    return -size - 1 if isinstance(size, int) else -(2**31)
 
 
 def _tile(chain: Chain, a: Arguments) -> list[Value]:
@@ -155,6 +173,8 @@ def _flattened(chain: Chain, a: Arguments, target: list[Size], zero: bool) -> li
     stream, value = chain.features(value)
     if label is None or label.role != "time" or not isinstance(label.size, int):
         return []
+    if label.backwards:
+        raise UnsupportedError("flattens time from its end", expected="steps in their order")
     width = label.size * stream.width
     if width > limits.MAX_ELEMENTS:
         raise FormatError(

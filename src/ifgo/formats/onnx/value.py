@@ -112,10 +112,25 @@ def quotient(size: Size, divisor: Size) -> Size | None:
 
 @dataclass(eq=False)
 class Axis:
-    """A labelled axis. role is found out once, by the first operator that fixes it."""
+    """A labelled axis. role is found out once, by the first operator that fixes it.
+
+    backwards: its entries stand from the last to the first. opposite: the same axis the other way.
+    """
 
     size: Size
     role: Literal["batch", "time", "features"] | None = None
+    backwards: bool = False
+    opposite: Axis | None = None
+
+    def reversed(self) -> Axis:
+        """The axis read from its other end; twice is the axis itself."""
+        if self.opposite is None:
+            self.opposite = Axis(self.size, self.role, not self.backwards, self)
+        return self.opposite
+
+    def fix(self, role: Literal["batch", "time", "features"]) -> None:
+        """Say what it means, in both orders."""
+        self.role = self.reversed().role = role
 
     @property
     def words(self) -> str:
@@ -332,7 +347,19 @@ def regroup(value: Value, target: Sequence[Size], *, allow_zero: bool) -> list[l
     rest = [list(factors)] if open_at < len(wanted) else []
     if not rest and factors:
         raise FormatError(f"reshapes {_shape(value)} to {_words(target)}: the sizes differ")
-    return [*front, *rest, *back]
+    return _spread([*front, *rest, *back])
+
+
+def _spread(groups: list[list[Factor]]) -> list[list[Factor]]:
+    """Labels of length 1 on axes of their own, where the target has axes of length 1 for them: a
+    batch of 1 changes places with time by a reshape."""
+    empty = [group for group in groups if not group]
+    for group in groups:
+        for factor in [f for f in group if f[0] is not None and f[1] == 1]:
+            if empty and len(group) > 1:
+                group.remove(factor)
+                empty.pop(0).append(factor)
+    return groups
 
 
 def _next(factors: deque[Factor], want: Size) -> list[Factor]:

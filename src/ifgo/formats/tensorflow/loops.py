@@ -19,7 +19,7 @@ from ifgo.errors import IfgoError, UnsupportedError
 from ifgo.formats.onnx.file import Node
 from ifgo.formats.tensorflow.file import TFNode
 from ifgo.formats.tensorflow.graph import Translation, sort
-from ifgo.formats.tensorflow.step import States, Step
+from ifgo.formats._step import States, Step
 from ifgo.layers import Recurrent
 from ifgo.text import quote
 

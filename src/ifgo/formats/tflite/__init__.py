@@ -51,21 +51,22 @@ def read(path: Path, *, select: str | Sequence[str] | None = None) -> Model:
 
     file = parse(path)
     translation = Translation(file, path)
+    graph = translation.graph()
     if select is not None:
-        return extract(translation.graph, {}, select, str(path))
+        return extract(graph, {}, select, str(path))
     translation.require_float()
-    walk = Walk(translation.graph, {})
-    if not any(node.op == "LSTM" for node in translation.graph.nodes):
-        kinds = dict.fromkeys(operator.kind for operator in file.operators)
+    walk = Walk(graph, {})
+    if not any(node.op == "LSTM" for node in graph.nodes):
+        kinds = dict.fromkeys(operator.kind for operator in file.main.operators)
         raise UnsupportedError(
-            "has no LSTM operator, but " + cut(", ".join(kinds) or "nothing", 120),
-            expected="UNIDIRECTIONAL_SEQUENCE_LSTM or BIDIRECTIONAL_SEQUENCE_LSTM",
-            hint="A converter that lowers an LSTM to WHILE or unrolls it keeps no such operator: "
-            "read the model that it was converted from",
+            "has no LSTM, but " + cut(", ".join(kinds) or "nothing", 120),
+            expected="UNIDIRECTIONAL_SEQUENCE_LSTM, BIDIRECTIONAL_SEQUENCE_LSTM, a WHILE over the "
+            "steps of an LSTM, or its steps one after another",
+            hint="Read the model that it was converted from",
         )
     walk.chain.notes += translation.notes
     walk.run()
-    return assemble(translation.graph, walk, str(path))
+    return assemble(graph, walk, str(path))
 
 
 def list_layers(path: Path) -> Listing:
@@ -74,7 +75,7 @@ def list_layers(path: Path) -> Listing:
     from ifgo.formats.tflite.file import parse
     from ifgo.formats.tflite.graph import Translation
 
-    return listing(Translation(parse(path), path).graph, {})
+    return listing(Translation(parse(path), path).graph(), {})
 
 
 def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:

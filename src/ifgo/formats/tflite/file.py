@@ -63,30 +63,49 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator. inputs: -1 is left out. options: all fields of its table."""
+    """One operator of graph number `graph`. inputs: -1 is left out. options: all fields of its
+    table."""
 
     kind: str
     position: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: dict[str, Any]
+    graph: int = 0
+
+    @property
+    def label(self) -> str:
+        """Its kind and place; the main graph is not named."""
+        return f"{self.kind} #{self.position}" + (f" of graph {self.graph}" if self.graph else "")
 
     @property
     def where(self) -> str:
         """How messages name it."""
-        return f"operator {self.kind} #{self.position}"
+        return f"operator {self.label}"
 
 
 @dataclass(frozen=True)
-class File:
-    """The main graph of a file. others: how many further graphs it holds."""
+class Subgraph:
+    """One graph of a file; that of number 0 is the model, others are bodies of its operators."""
 
+    number: int
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """The graphs of a file, the main one first."""
+
+    graphs: tuple[Subgraph, ...]
     description: str
-    others: int
+
+    @property
+    def main(self) -> Subgraph:
+        """The graph that a caller runs."""
+        return self.graphs[0]
 
 
 def schema() -> ModuleType:
@@ -107,7 +126,7 @@ def enum(holder: Any) -> dict[int, str]:
 
 
 def parse(path: Path) -> File:
-    """The main graph in `path`. Raises FormatError where the file is damaged."""
+    """The graphs in `path`. Raises FormatError where the file is damaged."""
     package = schema()
     data = files.read_bytes(path)
     kinds = {k: v for k, v in enum(package.BuiltinOptions).items() if v in OPTIONS}
@@ -138,11 +157,18 @@ class _Reader:
             )
         if not model.SubgraphsLength():
             raise FormatError("has no graph", expected="one at least")
-        graph = model.Subgraphs(0)
-        count = graph.OperatorsLength()
+        graphs = [model.Subgraphs(k) for k in range(model.SubgraphsLength())]
+        count = sum(graph.OperatorsLength() for graph in graphs)
         if count > limits.MAX_NODES:
             raise FormatError(f"has {count} operators", expected=f"at most {limits.MAX_NODES}")
         names = self._codes()
+        found = tuple(self._graph(graph, k, names) for k, graph in enumerate(graphs))
+        if not found[0].outputs:
+            raise FormatError("has no outputs", expected="one at least")
+        return File(found, cut(text(model.Description()), 64))
+
+    def _graph(self, graph: Any, number: int, names: list[str]) -> Subgraph:
+        what = f"graph {number}" if number else "the graph"
         tensors = tuple(self._tensor(graph.Tensors(k), k) for k in range(graph.TensorsLength()))
         inputs, outputs = _list(graph, "Inputs"), _list(graph, "Outputs")
         for what, found in (("inputs", inputs), ("outputs", outputs)):
@@ -150,20 +176,12 @@ class _Reader:
                 raise FormatError(
                     f"has {len(found)} {what}", expected=f"at most {limits.MAX_INPUTS}"
                 )
-            self._check_indices(found, len(tensors), "the graph", optional=False)
-        if not outputs:
-            raise FormatError("has no outputs", expected="one at least")
+            self._check_indices(found, len(tensors), what, optional=False)
         operators = tuple(
-            self._operator(graph.Operators(k), k, names, len(tensors)) for k in range(count)
+            self._operator(graph.Operators(k), k, number, names, len(tensors))
+            for k in range(graph.OperatorsLength())
         )
-        return File(
-            tensors,
-            operators,
-            inputs,
-            outputs,
-            cut(text(model.Description()), 64),
-            model.SubgraphsLength() - 1,
-        )
+        return Subgraph(number, tensors, operators, inputs, outputs)
 
     def _codes(self) -> list[str]:
         """The operator that each operator code means."""
@@ -186,7 +204,9 @@ class _Reader:
                     f"names tensor {index}", where=what, expected=f"one of {count} tensors"
                 )
 
-    def _operator(self, found: Any, position: int, names: list[str], tensors: int) -> Operator:
+    def _operator(
+        self, found: Any, position: int, graph: int, names: list[str], tensors: int
+    ) -> Operator:
         code = found.OpcodeIndex()
         if code >= len(names):
             raise FormatError(
@@ -198,6 +218,7 @@ class _Reader:
             _list(found, "Inputs"),
             _list(found, "Outputs"),
             self._options(found, position),
+            graph,
         )
         self._check_indices(made.inputs, tensors, made.where)
         self._check_indices(made.outputs, tensors, made.where)

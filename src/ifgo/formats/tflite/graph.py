@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats._graph import ArrayGraph, GraphBuilder
 from ifgo.formats.onnx.file import GraphInput
 from ifgo.formats.onnx.value import Length, Size
-from ifgo.formats.tflite.file import DTYPES, File, Operator, Tensor
+from ifgo.formats.tflite.file import DTYPES, File, Operator, Subgraph, Tensor
 from ifgo.formats.tflite.lstm import (
     ACTIVATION_NAMES,
     BIDIRECTIONAL,
@@ -25,59 +26,82 @@ from ifgo.formats.tflite.lstm import (
     bidirectional,
     unidirectional,
 )
+from ifgo.formats.tflite.operators import HANDLERS
+from ifgo.formats.tflite.unrolled import unroll
 from ifgo.text import quote
 
 _FUSED: Final = {1: "Relu", 4: "Tanh"}
-_UNARY: Final = {"LOGISTIC": "Sigmoid", "TANH": "Tanh", "RELU": "Relu", "ELU": "Elu"}
-_BINARY: Final = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul"}
-_LSTMS: Final[dict[str, Callable[[File, Operator], Read]]] = {
+_LSTMS: Final[dict[str, Callable[[Subgraph, Operator], Read]]] = {
     UNIDIRECTIONAL: unidirectional,
     BIDIRECTIONAL: bidirectional,
 }
 
 
 class Translation:
-    """One file, operator by operator; `graph` is the result, `notes` what reading decided."""
+    """One graph of a file, operator by operator; `notes` says what reading decided.
 
-    def __init__(self, file: File, path: Path) -> None:
+    file, path: as `parse` gave them. number: which graph; the bodies of a loop are translated too,
+    for module loops to recognise.
+    """
+
+    def __init__(self, file: File, path: Path, number: int = 0) -> None:
         self.file = file
+        self.subgraph = file.graphs[number]
+        self.path = path
         self.out = GraphBuilder()
         self.notes: list[str] = []
+        self.bodies: dict[int, Translation] = {}
+        self.layers = 0
         self._states: dict[int, str] = {}
-        shown = Counter(tensor.name for tensor in file.tensors)
+        shown = Counter(tensor.name for tensor in self.subgraph.tensors)
         self.names = [
             tensor.name if tensor.name and shown[tensor.name] == 1 else f"{tensor.name}#{k}"
-            for k, tensor in enumerate(file.tensors)
+            for k, tensor in enumerate(self.subgraph.tensors)
         ]
-        for tensor in file.tensors:
+        for tensor in self.subgraph.tensors:
             if tensor.data is not None:
                 self.out.arrays[self.names[tensor.index]] = tensor.data
-        if file.others:
-            self.notes.append(f"left out {file.others} further graphs of the file")
-        for operator in file.operators:
+        for operator in self.subgraph.operators:
             done = len(self.out.nodes)
             try:
                 self._translate(operator)
             except IfgoError as error:
                 named = error.where is not None and operator.where in error.where
                 del self.out.nodes[done:]
-                recurrent = operator.kind in _LSTMS
-                name = f"{operator.kind} #{operator.position}"
+                recurrent = operator.kind in _LSTMS or operator.kind == "WHILE"
                 self.out.refuse(
                     "LSTM" if recurrent else operator.kind,
                     self._names(operator.inputs),
                     self._names(operator.outputs),
                     error if named else error.located(operator.where),
-                    f"lstm{self._count(operator)}" if recurrent else name,
+                    self.next_layer() if recurrent else operator.label,
                     operator.kind,
                 )
-        self.graph: ArrayGraph = self.out.graph(
-            [self._input(file.tensors[k]) for k in dict.fromkeys(file.inputs)],
-            tuple(self.names[k] for k in file.outputs),
+
+    def graph(self) -> ArrayGraph:
+        """The result, for the walk."""
+        others = len(self.file.graphs) - 1 - len(self.bodies)
+        if others:
+            self.notes.append(f"left out {others} further graphs of the file")
+        unroll(self)
+        return self.out.graph(
+            [self._input(self.subgraph.tensors[k]) for k in dict.fromkeys(self.subgraph.inputs)],
+            tuple(self.names[k] for k in self.subgraph.outputs),
             framework="tflite",
-            producer=file.description,
-            path=path,
+            producer=self.file.description,
+            path=self.path,
         )
+
+    def body(self, number: int) -> Translation:
+        """Another graph of the file, translated once."""
+        if number not in self.bodies:
+            self.bodies[number] = Translation(self.file, self.path, number)
+        return self.bodies[number]
+
+    def next_layer(self) -> str:
+        """The name of one more LSTM."""
+        self.layers += 1
+        return f"lstm{self.layers - 1}"
 
     def _input(self, tensor: Tensor) -> GraphInput:
         name = self.names[tensor.index]
@@ -90,7 +114,7 @@ class Translation:
 
     def require_float(self) -> None:
         """Raises UnsupportedError where an input of the graph is of no type that ifgo reads."""
-        for tensor in (self.file.tensors[k] for k in self.file.inputs):
+        for tensor in (self.subgraph.tensors[k] for k in self.subgraph.inputs):
             name = quote(self.names[tensor.index])
             if tensor.type in ("INT8", "UINT8", "INT16"):
                 raise UnsupportedError(
@@ -105,8 +129,8 @@ class Translation:
     # -- operators --------------------------------------------------------------------------
 
     def _translate(self, operator: Operator) -> None:
-        handler = _HANDLERS.get(operator.kind)
-        label = f"{operator.kind} #{operator.position}"
+        handler = HANDLERS.get(operator.kind)
+        label = operator.label
         if operator.kind in _LSTMS:
             self._recurrent(operator)
             return
@@ -123,7 +147,7 @@ class Translation:
     def _check_types(self, operator: Operator) -> None:
         """An operator on numbers of the network computes in float32."""
         for index in operator.outputs:
-            kind = self.file.tensors[index].type if index >= 0 else ""
+            kind = self.subgraph.tensors[index].type if index >= 0 else ""
             if kind in ("INT8", "UINT8", "INT16"):
                 raise UnsupportedError(
                     f"computes with integers: it gives {kind}",
@@ -131,12 +155,8 @@ class Translation:
                     hint="Convert the model without quantisation",
                 )
 
-    def _count(self, operator: Operator) -> int:
-        """How many LSTM operators come before it."""
-        return sum(o.kind in _LSTMS for o in self.file.operators[: operator.position])
-
     def _recurrent(self, operator: Operator) -> None:
-        found = _LSTMS[operator.kind](self.file, operator)
+        found = _LSTMS[operator.kind](self.subgraph, operator)
         self.notes += found.notes
         places = (
             operator.inputs[18:20] if operator.kind == UNIDIRECTIONAL else (operator.inputs[35:39])
@@ -152,7 +172,7 @@ class Translation:
             "LSTM",
             (self.input(operator, 0),),
             self.output(operator),
-            name=f"lstm{self._count(operator)}",
+            name=self.next_layer(),
             kind=operator.kind,
             layer=found.layer,
             sources=found.sources,
@@ -168,7 +188,7 @@ class Translation:
     def tensor(self, operator: Operator, position: int) -> Tensor:
         """The tensor of a required input."""
         self.input(operator, position)
-        return self.file.tensors[operator.inputs[position]]
+        return self.subgraph.tensors[operator.inputs[position]]
 
     def rank(self, operator: Operator, position: int = 0) -> int:
         """How many axes an input has."""
@@ -198,7 +218,7 @@ class Translation:
         return f"{name} (transposed)"
 
     def activated(self, operator: Operator, value: str, label: str) -> None:
-        """`value` through the fused activation, as the output of the operator."""
+        """`value`, made by the last node, through the fused activation as the operator's output."""
         number = operator.options.get("FusedActivationFunction", 0)
         target = self.output(operator)
         if number and number not in _FUSED:
@@ -206,267 +226,7 @@ class Translation:
                 f"fused_activation_function is {ACTIVATION_NAMES.get(number, number)}",
                 expected="NONE, RELU or TANH",
             )
-        self.out.add(_FUSED.get(number, "Identity"), (value,), target, name=label)
-
-
-Handler = Callable[[Translation, Operator, str], None]
-
-
-def _fully_connected(t: Translation, operator: Operator, label: str) -> None:
-    options = operator.options
-    if options.get("WeightsFormat"):
-        raise UnsupportedError("has shuffled weights", expected="weights_format DEFAULT")
-    weight = t.tensor(operator, 1)
-    if weight.type != "FLOAT32":
-        raise UnsupportedError(
-            f"has {weight.type} weights, and quantises its input while it runs",
-            expected="float32 weights, ifgo has no integer arithmetic yet",
-            hint="Convert the model without dynamic range quantisation",
-        )
-    if len(weight.shape) != 2:
-        raise FormatError(f"has weights with {len(weight.shape)} axes", expected="2")
-    x = t.input(operator, 0)
-    if not options.get("KeepNumDims") and t.rank(operator) != 2:
-        shape = t.out.integers(-1, weight.shape[1])
-        x = t.out.add("Reshape", (x, shape), name=label, allowzero=1)
-    bias = (t.input(operator, 2),) if operator.inputs[2:] and operator.inputs[2] >= 0 else ()
-    name = t.input(operator, 1)
-    if operator.options.get("KeepNumDims") and t.rank(operator) != 2:
-        value = t.out.add("MatMul", (x, t.turned(name, label)), name=label)
-        value = t.out.add("Add", (value, *bias), name=label) if bias else value
-    else:
-        value = t.out.add("Gemm", (x, name, *bias), name=label, transB=1)
-    t.activated(operator, value, label)
-
-
-def _unary(t: Translation, operator: Operator, label: str) -> None:
-    t.out.add(_UNARY[operator.kind], (t.input(operator, 0),), t.output(operator), name=label)
-
-
-def _leaky_relu(t: Translation, operator: Operator, label: str) -> None:
-    alpha = float(operator.options.get("Alpha", 0.0))
-    t.out.add("LeakyRelu", (t.input(operator, 0),), t.output(operator), name=label, alpha=alpha)
-
-
-def _binary(t: Translation, operator: Operator, label: str) -> None:
-    pair = (t.input(operator, 0), t.input(operator, 1))
-    t.activated(operator, t.out.add(_BINARY[operator.kind], pair, name=label), label)
-
-
-def _softmax(t: Translation, operator: Operator, label: str) -> None:
-    x, beta = t.input(operator, 0), float(operator.options.get("Beta", 0.0))
-    if beta != 1.0:
-        x = t.out.add("Mul", (x, t.out.constant(np.float32(beta))), name=label)
-    t.out.add("Softmax", (x,), t.output(operator), name=label, axis=-1)
-
-
-def _reshape(t: Translation, operator: Operator, label: str) -> None:
-    if len(operator.inputs) > 1 and operator.inputs[1] >= 0:
-        shape = t.input(operator, 1)
-        if t.tensor(operator, 1).data is not None:
-            shape = t.out.integers(*t.integers(operator, 1))
-    else:
-        shape = t.out.integers(*operator.options.get("NewShape", ()))
-    t.out.add("Reshape", (t.input(operator, 0), shape), t.output(operator), name=label, allowzero=1)
-
-
-def _transpose(t: Translation, operator: Operator, label: str) -> None:
-    t.out.add(
-        "Transpose",
-        (t.input(operator, 0),),
-        t.output(operator),
-        name=label,
-        perm=t.integers(operator, 1),
-    )
-
-
-def _squeeze(t: Translation, operator: Operator, label: str) -> None:
-    axes = operator.options.get("SqueezeDims", ())
-    inputs = (t.input(operator, 0), t.out.integers(*axes)) if axes else (t.input(operator, 0),)
-    t.out.add("Squeeze", inputs, t.output(operator), name=label)
-
-
-def _expand_dims(t: Translation, operator: Operator, label: str) -> None:
-    axes = t.out.integers(*t.integers(operator, 1))
-    t.out.add("Unsqueeze", (t.input(operator, 0), axes), t.output(operator), name=label)
-
-
-def _gather(t: Translation, operator: Operator, label: str) -> None:
-    if operator.options.get("BatchDims"):
-        raise UnsupportedError(
-            f"gathers with batch_dims {operator.options['BatchDims']}", expected="batch_dims 0"
-        )
-    axis = int(operator.options.get("Axis", 0))
-    pair = (t.input(operator, 0), t.input(operator, 1))
-    t.out.add("Gather", pair, t.output(operator), name=label, axis=axis)
-
-
-def _embedding_lookup(t: Translation, operator: Operator, label: str) -> None:
-    pair = (t.input(operator, 1), t.input(operator, 0))
-    t.out.add("Gather", pair, t.output(operator), name=label, axis=0)
-
-
-def _strided_slice(t: Translation, operator: Operator, label: str) -> None:
-    options = operator.options
-    for name in ("EllipsisMask", "NewAxisMask", "Offset"):
-        if options.get(name):
-            raise UnsupportedError(
-                f"sets {name}", expected="begin_mask, end_mask and shrink_axis_mask only"
-            )
-    begin, end, step = (t.integers(operator, k) for k in (1, 2, 3))
-    if not len(begin) == len(end) == len(step) <= t.rank(operator):
-        raise FormatError("has begins, ends and strides of different lengths")
-    masks = [int(options.get(name, 0)) for name in ("BeginMask", "EndMask", "ShrinkAxisMask")]
-    value, shrunk = t.input(operator, 0), list[int]()
-    cuts: list[tuple[int, int, int, int]] = []
-    for axis, (first, last, stride) in enumerate(zip(begin, end, step, strict=True)):
-        opens, closes, shrinks = (mask >> axis & 1 for mask in masks)
-        if shrinks:
-            shrunk.append(axis)
-            continue
-        first = (2**31 - 1 if stride < 0 else 0) if opens else first
-        last = (-(2**31) if stride < 0 else 2**31 - 1) if closes else last
-        cuts.append((axis, first, last, stride))
-    if cuts:
-        lists = (t.out.integers(*(cut[k] for cut in cuts)) for k in (1, 2, 0, 3))
-        value = t.out.add("Slice", (value, *lists), name=label)
-    for axis in reversed(shrunk):
-        place = t.out.constant(np.int64(begin[axis] if not masks[0] >> axis & 1 else 0))
-        value = t.out.add("Gather", (value, place), name=label, axis=axis)
-    t.out.add("Identity", (value,), t.output(operator), name=label)
-
-
-def _slice(t: Translation, operator: Operator, label: str) -> None:
-    begin, size = t.integers(operator, 1), t.integers(operator, 2)
-    if len(begin) != len(size):
-        raise FormatError("has begins and sizes of different lengths")
-    ends = [2**31 - 1 if n == -1 else k + n for k, n in zip(begin, size, strict=True)]
-    inputs = (t.input(operator, 0), t.out.integers(*begin), t.out.integers(*ends))
-    t.out.add("Slice", inputs, t.output(operator), name=label)
-
-
-def _outputs(t: Translation, operator: Operator) -> tuple[str, ...]:
-    return tuple(t.names[k] if k >= 0 else "" for k in operator.outputs)
-
-
-def _split(t: Translation, operator: Operator, label: str) -> None:
-    (axis, *rest) = t.integers(operator, 0)
-    if rest or len(operator.outputs) != operator.options.get("NumSplits"):
-        raise FormatError("has more axes than one, or other outputs than num_splits says")
-    t.out.add(
-        "Split",
-        (t.input(operator, 1),),
-        _outputs(t, operator),
-        name=label,
-        axis=axis,
-        num_outputs=len(operator.outputs),
-    )
-
-
-def _split_v(t: Translation, operator: Operator, label: str) -> None:
-    (axis, *_) = t.integers(operator, 2)
-    parts = t.out.integers(*t.integers(operator, 1))
-    t.out.add("Split", (t.input(operator, 0), parts), _outputs(t, operator), name=label, axis=axis)
-
-
-def _unpack(t: Translation, operator: Operator, label: str) -> None:
-    axis = int(operator.options.get("Axis", 0))
-    for k, name in enumerate(_outputs(t, operator)):
-        if name:
-            place = t.out.constant(np.int64(k))
-            t.out.add("Gather", (t.input(operator, 0), place), name, name=label, axis=axis)
-
-
-def _pack(t: Translation, operator: Operator, label: str) -> None:
-    axis = int(operator.options.get("Axis", 0))
-    place = t.out.integers(axis)
-    parts = [
-        t.out.add("Unsqueeze", (t.input(operator, k), place), name=label)
-        for k in range(len(operator.inputs))
-    ]
-    t.out.add("Concat", tuple(parts), t.output(operator), name=label, axis=axis)
-
-
-def _concatenation(t: Translation, operator: Operator, label: str) -> None:
-    parts = tuple(t.input(operator, k) for k in range(len(operator.inputs)))
-    axis = int(operator.options.get("Axis", 0))
-    t.activated(operator, t.out.add("Concat", parts, name=label, axis=axis), label)
-
-
-def _dequantize(t: Translation, operator: Operator, label: str) -> None:
-    tensor, target = t.tensor(operator, 0), t.output(operator)
-    if tensor.data is None:
-        raise UnsupportedError(
-            f"turns {tensor.type} into float32 while the model runs",
-            expected="constants only, ifgo has no integer arithmetic yet",
-            hint="Convert the model without quantisation",
-        )
-    if tensor.type == "FLOAT16":
-        values = tensor.data.astype(np.float32)
-    elif tensor.quantization is not None and tensor.data.dtype.kind in "iu":
-        q = tensor.quantization
-        shape = [1] * tensor.data.ndim
-        if q.scale.size > 1:
-            shape[q.axis] = q.scale.size
-        point = q.zero_point.reshape(shape if q.zero_point.size > 1 else [1] * len(shape))
-        difference = (tensor.data.astype(np.int64) - point).astype(np.float32)
-        values = q.scale.reshape(shape) * difference
-    else:
-        raise UnsupportedError(
-            f"dequantises {tensor.type} without a scale", expected="FLOAT16, or integers with one"
-        )
-    t.out.arrays[target] = values
-    t.notes.append(f"{label}: {tensor.type} constants of {quote(tensor.name)} as float32")
-
-
-def _cast(t: Translation, operator: Operator, label: str) -> None:
-    from onnx import helper
-
-    kind = t.file.tensors[operator.outputs[0]].type if operator.outputs else ""
-    if kind not in DTYPES:
-        raise UnsupportedError(f"casts to {kind}", expected="one of " + ", ".join(DTYPES))
-    to = helper.np_dtype_to_tensor_dtype(np.dtype(DTYPES[kind]))
-    t.out.add("Cast", (t.input(operator, 0),), t.output(operator), name=label, to=int(to))
-
-
-def _shape(t: Translation, operator: Operator, label: str) -> None:
-    t.out.add("Shape", (t.input(operator, 0),), t.output(operator), name=label)
-
-
-def _batch_matmul(t: Translation, operator: Operator, label: str) -> None:
-    weight = t.tensor(operator, 1)
-    if operator.options.get("AdjX") or weight.type != "FLOAT32" or len(weight.shape) != 2:
-        raise UnsupportedError(
-            "multiplies other than features by a float32 matrix", expected="a matrix on the right"
-        )
-    name = t.input(operator, 1)
-    if operator.options.get("AdjY"):
-        name = t.turned(name, label)
-    t.out.add("MatMul", (t.input(operator, 0), name), t.output(operator), name=label)
-
-
-_HANDLERS: Final[dict[str, Handler]] = {
-    "FULLY_CONNECTED": _fully_connected,
-    "BATCH_MATMUL": _batch_matmul,
-    **dict.fromkeys(_UNARY, _unary),
-    **dict.fromkeys(_BINARY, _binary),
-    "LEAKY_RELU": _leaky_relu,
-    "SOFTMAX": _softmax,
-    "RESHAPE": _reshape,
-    "TRANSPOSE": _transpose,
-    "SQUEEZE": _squeeze,
-    "EXPAND_DIMS": _expand_dims,
-    "GATHER": _gather,
-    "EMBEDDING_LOOKUP": _embedding_lookup,
-    "STRIDED_SLICE": _strided_slice,
-    "SLICE": _slice,
-    "SPLIT": _split,
-    "SPLIT_V": _split_v,
-    "UNPACK": _unpack,
-    "PACK": _pack,
-    "CONCATENATION": _concatenation,
-    "DEQUANTIZE": _dequantize,
-    "CAST": _cast,
-    "SHAPE": _shape,
-}
-"""Operator → its nodes."""
+        if number:
+            self.out.add(_FUSED[number], (value,), target, name=label)
+        else:
+            self.out.nodes[-1] = replace(self.out.nodes[-1], outputs=(target,))

@@ -70,6 +70,7 @@ OPTIONS: Final[dict[str, dict[str, str]]] = {
     "ShapeOptions": {"OutType": "1"},
     "BatchMatMulOptions": {"AdjX": "1", "AdjY": "1", "AsymmetricQuantizeInputs": "1"},
     "ReverseV2Options": {},
+    "WhileOptions": {"CondSubgraphIndex": "4", "BodySubgraphIndex": "4"},
     "UnidirectionalSequenceLSTMOptions": {
         "FusedActivationFunction": "1",
         "CellClip": "4",

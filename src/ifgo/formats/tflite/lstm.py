@@ -16,7 +16,7 @@ from ifgo import gates, limits
 from ifgo.activations import RELU, SIGMOID, TANH, Activation
 from ifgo.cell import LayerNorm, LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
-from ifgo.formats.tflite.file import File, Operator, Tensor
+from ifgo.formats.tflite.file import Operator, Subgraph, Tensor
 from ifgo.layers import Recurrent
 from ifgo.text import quote
 
@@ -63,7 +63,7 @@ class Read:
     notes: tuple[str, ...]
 
 
-def unidirectional(file: File, operator: Operator) -> Read:
+def unidirectional(graph: Subgraph, operator: Operator) -> Read:
     """The layer of one operator. Raises UnsupportedError where it computes with integers, or
     FormatError where its tensors do not fit."""
     inputs = list(operator.inputs)
@@ -76,12 +76,12 @@ def unidirectional(file: File, operator: Operator) -> Read:
         raise UnsupportedError(
             "sets diagonal_recurrent_tensors", where=operator.where, expected="whole matrices"
         )
-    side = _Side(file, operator, inputs, "forward")
+    side = _Side(graph, operator, inputs, "forward")
     layer = Recurrent("lstm", side.cell(), stateful=True)
     return Read(layer, side.sources, tuple(side.notes))
 
 
-def bidirectional(file: File, operator: Operator) -> Read:
+def bidirectional(graph: Subgraph, operator: Operator) -> Read:
     """The layer of one operator, the directions concatenated; refusals as `unidirectional`."""
     inputs = list(operator.inputs)
     if len(inputs) != 48:
@@ -100,7 +100,7 @@ def bidirectional(file: File, operator: Operator) -> Read:
     for k, direction in enumerate(("forward", "backward")):
         start = 1 + k * _SIDE
         own = [inputs[0], *inputs[start : start + _SIDE], *inputs[35 + 2 * k : 37 + 2 * k]]
-        sides[direction] = _Side(file, operator, own + [-1] * 4, direction)
+        sides[direction] = _Side(graph, operator, own + [-1] * 4, direction)
     forward, backward = (side.cell() for side in sides.values())
     sources = sides["forward"].sources | sides["backward"].sources
     notes = (*sides["forward"].notes, *sides["backward"].notes)
@@ -110,10 +110,10 @@ def bidirectional(file: File, operator: Operator) -> Read:
 class _Side:
     """The tensors of one direction, at the places of a unidirectional operator."""
 
-    def __init__(self, file: File, operator: Operator, inputs: list[int], direction: str) -> None:
+    def __init__(self, graph: Subgraph, operator: Operator, inputs: list[int], direction: str) -> None:
         self.operator = operator
         self.direction = direction
-        self.tensors: list[Tensor | None] = [file.tensors[k] if k >= 0 else None for k in inputs]
+        self.tensors: list[Tensor | None] = [graph.tensors[k] if k >= 0 else None for k in inputs]
         self.sources: dict[str, str] = {}
         self.notes: list[str] = []
 

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 MAX_DEPTH: Final = 64
 """Longest way from a gate to its matrices; the frameworks write 6 operators."""
 
-_ACTIVATIONS: Final = {"Sigmoid": SIGMOID, "Tanh": TANH, "Relu": RELU}
+ACTIVATIONS: Final = {"Sigmoid": SIGMOID, "Tanh": TANH, "Relu": RELU}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Sum:
     diagonals: tuple[tuple[str, Array], ...] = ()
     biases: tuple[Array, ...] = ()
     numbers: tuple[float, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """K."""
+        return self.matrices[0][1].shape[0] if self.matrices else 0
 
     def rows(self, start: int, stop: int) -> Sum:
         """Some of the units."""
@@ -101,11 +106,42 @@ class Step:
             coupling=coupling,
         )
 
+    def check_start(self, cell: LSTMCell) -> None:
+        """Raises UnsupportedError where the step is not that of `cell` from h = c = 0, with f and R
+        left out as converters do."""
+        s = self.states
+        shown, gate = self._output(s.next_h)
+        activation = self._activation(gate)
+        entering, candidate = self._entering(s.next_c, activation)
+        found = (activation, self._activation(candidate), self._activation(shown))
+        plain = cell.peephole is None and cell.weight_hr is None and cell.coupling is None
+        if found != cell.activations or not plain or cell.clip_cell is not None:
+            raise self._refused(s.next_h, "other rules in its first step than in those behind it")
+        units = cell.hidden_size
+        rows = {letter: slice(k * units, (k + 1) * units) for k, letter in enumerate("ifgo")}
+        biases = [b for b in (cell.bias_ih, cell.bias_hh) if b is not None and b.any()]
+        for letter, name in (("i", entering), ("g", candidate), ("o", gate)):
+            total = self._pre_activation(name)
+            own = [b for b in total.biases if b.any()]
+            given = [b[rows[letter]] for b in biases if b[rows[letter]].any()]
+            same = (
+                [source for source, _ in total.matrices] == [self._plain(s.x)]
+                and np.array_equal(total.matrices[0][1], cell.weight_ih[rows[letter]])
+                and not (total.diagonals or total.numbers)
+                and len(own) == len(given)
+                and all(np.array_equal(a, b) for a, b in zip(own, given, strict=True))
+            )
+            if not same:
+                raise self._refused(name, "other weights in its first step than in those behind it")
+
     # -- walking back -----------------------------------------------------------------------
 
     def _plain(self, name: str) -> str:
         """`name` without the nodes that change nothing."""
-        while (node := self.makers.get(name)) is not None and node.op == "Identity":
+        for _ in range(MAX_DEPTH):
+            node = self.makers.get(name)
+            if node is None or node.op != "Identity":
+                break
             name = node.inputs[0]
         return name
 
@@ -133,7 +169,7 @@ class Step:
 
     def _activation(self, name: str) -> Activation:
         node = self._node(name)
-        found = _ACTIVATIONS.get(node.op)
+        found = ACTIVATIONS.get(node.op)
         if found is None:
             raise self._refused(name, f"a {node.op} where an activation is expected")
         return found
@@ -170,13 +206,13 @@ class Step:
     def _projected(self, name: str) -> tuple[str, Array | None, float | None]:
         value, clip = self._clipped(name)
         node = self._node(value)
-        if node.op != "MatMul":
+        if node.op not in ("MatMul", "Gemm"):
             if clip is not None:
                 raise self._refused(name, "a clip of h without a projection")
             return value, None, None
-        weight = self.constant(node.inputs[1])
-        if weight is None or weight.ndim != 2:
-            raise self._refused(name, "a projection that is no constant matrix")
+        weight = self._weight(node)
+        if weight is None or len(node.inputs) > 2:
+            raise self._refused(name, "a projection that is no constant matrix alone")
         return node.inputs[0], weight.T, clip
 
     def _output(self, name: str) -> tuple[str, str]:
@@ -184,7 +220,7 @@ class Step:
         one, two = self._factors(name)
         for shown, gate in ((one, two), (two, one)):
             node = self.makers.get(self._plain(shown))
-            if node is not None and node.op in _ACTIVATIONS:
+            if node is not None and node.op in ACTIVATIONS:
                 source = node.inputs[0]
                 if self._is(source, self.states.next_c):
                     return shown, gate
@@ -209,7 +245,7 @@ class Step:
         for i, g in ((one, two), (two, one)):
             node = self.makers.get(self._plain(i))
             coupled = node is not None and node.op == "Sub"
-            if coupled or (node is not None and _ACTIVATIONS.get(node.op) == gate):
+            if coupled or (node is not None and ACTIVATIONS.get(node.op) == gate):
                 return i, g
         raise self._refused(name, "a product without an input gate")
 
@@ -254,8 +290,12 @@ class Step:
                 parts = [self._sum(part) for part in node.inputs]
                 if all(isinstance(part, tuple) for part in parts):
                     return tuple(one for part in parts if isinstance(part, tuple) for one in part)
-            case "MatMul":
+            case "MatMul" | "Gemm":
                 return self._product(node)
+            case "Reshape":
+                return self._reshaped(node)
+            case "Slice":
+                return self._cut(node)
             case "Add":
                 return self._added(node)
             case "Mul":
@@ -266,9 +306,26 @@ class Step:
                 pass
         raise self._refused(name, f"a {node.op} before a gate")
 
+    def _weight(self, node: Node) -> Array | None:
+        """The matrix (width, K) of a product, None where it is no constant one."""
+        found = self.constant(node.inputs[1])
+        if found is None or found.ndim != 2:
+            return None
+        turned = node.attributes.get("transB")
+        return found.T if turned is not None and turned.i else found
+
     def _product(self, node: Node) -> Sum:
-        sources, weight = self._sum(node.inputs[0]), self.constant(node.inputs[1])
-        if isinstance(sources, Sum) or weight is None or weight.ndim != 2:
+        made = self._matrices(node)
+        if len(node.inputs) < 3:
+            return made
+        bias = self.constant(node.inputs[2])
+        if bias is None or bias.shape != (made.matrices[0][1].shape[0],):
+            raise self._refused(node.outputs[0], "a product with a bias that is no constant vector")
+        return replace(made, biases=(bias,))
+
+    def _matrices(self, node: Node) -> Sum:
+        sources, weight = self._sum(node.inputs[0]), self._weight(node)
+        if isinstance(sources, Sum) or weight is None:
             raise self._refused(node.outputs[0], "a product with something else than constants")
         known = {self._plain(self.states.h): self._width or weight.shape[1] // 4}
         open_ones = [source for source in sources if source not in known]
@@ -319,12 +376,45 @@ class Step:
         found = self._sum(node.inputs[0])
         if isinstance(found, tuple):
             raise self._refused(name, "a split of x or h")
-        total = found.matrices[0][1].shape[0]
-        count = len(node.outputs)
-        if total % count:
+        axis = node.attributes.get("axis")
+        if axis is None or axis.i not in (1, -1):
+            raise self._refused(name, "a split along another axis than that of the units")
+        total, count, place = found.units, len(node.outputs), node.outputs.index(name)
+        sizes = [total // count] * count
+        if len(node.inputs) > 1:
+            given = self.constant(node.inputs[1])
+            sizes = [] if given is None else [int(n) for n in given.reshape(-1)[: count + 1]]
+        if sum(sizes) != total or len(sizes) != count or min(sizes) < 1:
             raise self._refused(name, f"a split of {total} rows in {count}")
-        size, place = total // count, node.outputs.index(name)
-        return found.rows(place * size, (place + 1) * size)
+        start = sum(sizes[:place])
+        return found.rows(start, start + sizes[place])
+
+    def _reshaped(self, node: Node) -> Sum:
+        """A reshape that leaves the units on the last axis, and every row of the batch a row."""
+        found, shape = self._sum(node.inputs[0]), self.constant(node.inputs[1])
+        if isinstance(found, tuple) or shape is None or not 1 <= shape.size <= 2:
+            raise self._refused(node.outputs[0], "a reshape before a gate")
+        if int(shape.reshape(-1)[-1]) != found.units:
+            raise self._refused(node.outputs[0], "a reshape of its units")
+        return found
+
+    def _cut(self, node: Node) -> Sum:
+        """Some of the units, by starts and ends of both axes."""
+        found = self._sum(node.inputs[0])
+        lists = [self.constant(name) for name in node.inputs[1:5]]
+        numbers = [[int(n) for n in a.reshape(-1)[:8]] for a in lists if a is not None]
+        if isinstance(found, tuple) or len(numbers) != len(lists) or len(numbers) < 2:
+            raise self._refused(node.outputs[0], "a slice before a gate")
+        starts, ends = numbers[:2]
+        axes = numbers[2] if len(numbers) > 2 else list(range(len(starts)))
+        steps = numbers[3] if len(numbers) > 3 else [1] * len(starts)
+        places = dict(zip(axes, zip(starts, ends, steps, strict=False), strict=False))
+        batch = places.pop(0, (0, 2**31 - 1, 1))
+        start, end, step = places.pop(1, (0, 2**31 - 1, 1))
+        end = min(end, found.units)
+        if places or batch != (0, 2**31 - 1, 1) or step != 1 or not 0 <= start < end:
+            raise self._refused(node.outputs[0], "a slice of something else than units")
+        return found.rows(start, end)
 
     # -- assembling -------------------------------------------------------------------------
 
