@@ -226,8 +226,8 @@ CASES: dict[str, Case] = {
             constants={"m": ints(-1), "e": ints(-(2**60))},
         ),
         U,
-        "node 'n_out': cuts the time axis to -1:-1152921504606846976:-1, expected the whole axis, "
-        "or the last step of time",
+        "gives its result from the last step to the first, expected the order of time, or a chain "
+        "that begins with a backward LSTM",
     ),
     "copied sequence": (
         after(

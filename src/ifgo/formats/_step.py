@@ -210,10 +210,10 @@ class Step:
             if clip is not None:
                 raise self._refused(name, "a clip of h without a projection")
             return value, None, None
-        weight = self._weight(node)
-        if weight is None or len(node.inputs) > 2:
+        weight, (source, *others) = self._weight(node), node.inputs
+        if weight is None or len(others) > 1:
             raise self._refused(name, "a projection that is no constant matrix alone")
-        return node.inputs[0], weight.T, clip
+        return source, weight.T, clip
 
     def _output(self, name: str) -> tuple[str, str]:
         """(activation of the cell, output gate) of o·tanh(c')."""

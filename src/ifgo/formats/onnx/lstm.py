@@ -164,9 +164,7 @@ def _ready(chain: Chain, a: Arguments, layer: Recurrent) -> list[Value]:
         initial, given = initial_state(chain, a, size, batch, 0, layer.cell.weight_ih.dtype)
         layer = replace(layer, initial=initial)
     width = layer.output_size(stream.width)
-    made = chain.open(
-        "sequence", width, stream.dtype, parent=stream, layer=layer, sources=sources
-    )
+    made = chain.open("sequence", width, stream.dtype, parent=stream, layer=layer, sources=sources)
     chain.slots.extend(Slot(made, g.part, g.ids) for g in given)
     y = chain.laid_out(made, (1, 1, width), (*x.axes[:2], ()))
     results = [transpose(y, (1, 0, 2)) if layout else y]

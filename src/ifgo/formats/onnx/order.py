@@ -28,21 +28,26 @@ def processing_order(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     turned = False
     for layer in layers:
         if isinstance(layer, Recurrent) and layer.directions == 1:
-            forward, backward = layer.backward, layer.forward
-            if not turned and forward is None:
+            if not turned and layer.backward is None:
                 break
-            turned_now = not turned
-            found.append(
-                replace(layer, forward=forward, backward=backward, go_backwards=turned_now)
-            )
-            turned = True
-        elif isinstance(layer, _STEPWISE):
-            found.append(layer)
-        else:
+            forward, backward = layer.backward, layer.forward
+            first, turned = not turned, True
+            layer = replace(layer, forward=forward, backward=backward, go_backwards=first)
+        elif not isinstance(layer, _STEPWISE):
             break
+        found.append(layer)
     if len(found) != len(layers):
         raise UnsupportedError(
             "gives its result from the last step to the first",
             expected="the order of time, or a chain that begins with a backward LSTM",
         )
     return tuple(found)
+
+
+def turned_sources(sources: dict[str, str]) -> dict[str, str]:
+    """Where the arrays of such layers come from, by the names of their new directions."""
+    other = {"forward": "backward", "backward": "forward"}
+    return {
+        ".".join(other.get(part, part) for part in name.split(".")): source
+        for name, source in sources.items()
+    }

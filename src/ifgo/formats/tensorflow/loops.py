@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ifgo.cell import LSTMCell
 from ifgo.errors import IfgoError, UnsupportedError
+from ifgo.formats._step import States, Step
 from ifgo.formats.onnx.file import Node
 from ifgo.formats.tensorflow.file import TFNode
 from ifgo.formats.tensorflow.graph import Translation, sort
-from ifgo.formats._step import States, Step
 from ifgo.layers import Recurrent
 from ifgo.text import quote
 

@@ -130,9 +130,7 @@ class _Loop:
         self.states = [_State(*s) for s in zip(start, given, made, end, strict=True)]
         if len(set(given)) != len(given) or any(self.inside.makers.get(name) for name in given):
             raise FormatError("has a body whose arguments are not its own", expected="arguments")
-        self.fixed = {
-            s.given: s.start for s in self.states if self.inside.plain(s.made) == s.given
-        }
+        self.fixed = {s.given: s.start for s in self.states if self.inside.plain(s.made) == s.given}
         self.counters = {s.given for s in self.states if self._counts(s)}
 
     def layers(self) -> None:
@@ -200,6 +198,7 @@ class _Loop:
         return quantised or said or UnsupportedError("runs no LSTM cell", expected=_WHOLE)
 
     def _emit(self, cell: LSTMCell, h: _State, c: _State, sequence: str, steps: int | None) -> str:
+        """The node of one layer. Returns its sequence."""
         out, name = self.t.out, self.t.next_layer()
         place = out.integers(0)
         inputs = [sequence]
@@ -212,10 +211,12 @@ class _Loop:
             inputs += ["", "", "", "", *given]
         for start, size in zip(starts, (cell.output_size, cell.hidden_size), strict=True):
             if start is not None and (start.ndim != 2 or start.shape[1] != size):
-                raise FormatError(f"starts with a state of shape {start.shape}", expected=f"B, {size}")
-        more = {} if steps is None else {"steps": steps}
+                raise FormatError(
+                    f"starts with a state of shape {start.shape}", expected=f"(B, {size})"
+                )
         made = (out.fresh("sequence"), h.end, c.end)
         layer = Recurrent("lstm", cell)
+        more: dict[str, Any] = {} if steps is None else {"steps": steps}
         return out.add("LSTM", tuple(inputs), made, name=name, kind="WHILE", layer=layer, **more)
 
     # -- counting ---------------------------------------------------------------------------
@@ -340,7 +341,9 @@ class _Loop:
     def _place(self, name: str, rest: int) -> int | None:
         """k where `name` is the vector (step number + k, rest, rest)."""
         node = self.inside.node(name, "Concat")
-        if node is None or len(node.inputs) != 2 or self.inside.numbers(node.inputs[1]) != [rest] * 2:
+        if node is None or len(node.inputs) != 2:
+            return None
+        if self.inside.numbers(node.inputs[1]) != [rest] * 2:
             return None
         first = self.inside.node(node.inputs[0], "Reshape")
         if first is None or self.inside.numbers(first.inputs[1]) not in ([1], [-1]):
@@ -361,7 +364,7 @@ class _Loop:
                 f"puts {quote(h)} into a list, which is no output of an LSTM cell", expected=_WHOLE
             )
         sequence, final = found
-        label = self.t.names[0] and f"{quote(state.end)}"
+        label = quote(state.end)
         if self.inside.node(state.made, "Concat") is None:
             place = self.t.out.integers(0)
             self.t.out.add("Unsqueeze", (final, place), state.end, name=label, kind="WHILE")
@@ -381,4 +384,3 @@ class _Loop:
         dims = None if fill is None else self.around.node(fill.inputs[0], "Concat")
         first = None if dims is None else self.around.node(dims.inputs[0], "Reshape")
         return first is not None and self.around.plain(first.inputs[0]) == limit
-

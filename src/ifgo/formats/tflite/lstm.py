@@ -110,7 +110,9 @@ def bidirectional(graph: Subgraph, operator: Operator) -> Read:
 class _Side:
     """The tensors of one direction, at the places of a unidirectional operator."""
 
-    def __init__(self, graph: Subgraph, operator: Operator, inputs: list[int], direction: str) -> None:
+    def __init__(
+        self, graph: Subgraph, operator: Operator, inputs: list[int], direction: str
+    ) -> None:
         self.operator = operator
         self.direction = direction
         self.tensors: list[Tensor | None] = [graph.tensors[k] if k >= 0 else None for k in inputs]

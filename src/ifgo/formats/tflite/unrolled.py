@@ -19,6 +19,7 @@ from ifgo.formats._step import ACTIVATIONS, States, Step
 from ifgo.formats.onnx.file import Node
 from ifgo.formats.tflite.loops import Lookup
 from ifgo.layers import Recurrent
+from ifgo.text import quote
 
 if TYPE_CHECKING:
     from ifgo.formats.tflite.graph import Translation
@@ -161,9 +162,7 @@ class _Unrolled:
             node = self.look.makers[last.next_h]
             located = error if error.where else error.located(node.where)
             made = (last.next_h, last.next_c)
-            refused = Node(
-                "LSTM", name, 0, node.inputs[:0], made, {}, refusal=located, kind=node.kind
-            )
+            refused = Node("LSTM", name, 0, (), made, {}, refusal=located, kind=node.kind)
             self.instead |= {position: [] for position in ends} | {place.position: [refused]}
             return
         self.rows |= rows
@@ -238,7 +237,7 @@ class _Unrolled:
     def _first_x(self, first: _Step, xs: list[str]) -> str:
         """Which source of a first step with given states is x: the row of the sequence of the
         others, or the one that does not come from where c does."""
-        rows = [name for name in first.leaves if self._row(name, required=False) is not None]
+        rows = [name for name in first.leaves if self._as_row(name) is not None]
         if len(first.leaves) == 2 and xs:
             wanted = self._row(xs[0]).sequence
             rows = [name for name in rows if self._row(name).sequence == wanted]
@@ -266,19 +265,23 @@ class _Unrolled:
                 found.add(name)
         return found
 
-    def _row(self, name: str, *, required: bool = True) -> _Row | None:
+    def _row(self, name: str) -> _Row:
+        found = self._as_row(name)
+        if found is None:
+            raise UnsupportedError(
+                f"takes {quote(name)}, which is no row of a sequence", expected=_EXPECTED
+            )
+        return found
+
+    def _as_row(self, name: str) -> _Row | None:
         name = self.look.plain(name)
         if name in self.rows:
             return self.rows[name]
         node = self.look.node(name, "Gather")
         index = None if node is None else self.look.constant(node.inputs[1])
-        if node is not None and index is not None and index.shape == ():
-            return _Row(self.look.plain(node.inputs[0]), node.attributes["axis"].i, int(index))
-        if required:
-            raise UnsupportedError(
-                f"takes {name!r}, which is no row of a sequence", expected=_EXPECTED
-            )
-        return None
+        if node is None or index is None or index.shape != ():
+            return None
+        return _Row(self.look.plain(node.inputs[0]), node.attributes["axis"].i, int(index))
 
     def _cell(self, chain: list[_Step], xs: list[str], starts: tuple[str, ...]) -> LSTMCell:
         """The cell that every step is."""
@@ -341,8 +344,8 @@ class _Unrolled:
         if axis not in (0, 1):
             return
         before = len(self.t.out.nodes)
-        op, more = ("Identity", {}) if axis == last.axis else ("Transpose", {"perm": [1, 0, 2]})
-        out = node.outputs[0]
+        more: dict[str, Any] = {} if axis == last.axis else {"perm": [1, 0, 2]}
+        op, out = "Transpose" if more else "Identity", node.outputs[0]
         self.t.out.add(op, (last.sequence,), out, name=node.name, kind=node.kind, **more)
         self.instead[node.position] = self.t.out.nodes[before:]
         del self.t.out.nodes[before:]
@@ -372,12 +375,14 @@ class _Unrolled:
 
 
 def _alike(one: LSTMCell, two: LSTMCell) -> bool:
-    for part in fields(one):
-        a: Any = getattr(one, part.name)
-        b: Any = getattr(two, part.name)
-        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-            if a is None or b is None or not np.array_equal(a, b):
-                return False
-        elif a != b:
-            return False
-    return True
+    """Whether two cells have equal fields."""
+    arrays = one.arrays, two.arrays
+    rules = [
+        {f.name: getattr(cell, f.name) for f in fields(cell) if f.name not in found}
+        for cell, found in zip((one, two), arrays, strict=True)
+    ]
+    return (
+        rules[0] == rules[1]
+        and arrays[0].keys() == arrays[1].keys()
+        and all(np.array_equal(a, arrays[1][name]) for name, a in arrays[0].items())
+    )
