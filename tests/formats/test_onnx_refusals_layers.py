@@ -226,8 +226,8 @@ CASES: dict[str, Case] = {
             constants={"m": ints(-1), "e": ints(-(2**60))},
         ),
         U,
-        "gives its result from the last step to the first, expected the order of time, or a chain "
-        "that begins with a backward LSTM",
+        "gives its result from the last step to the first, expected the order of time, or a "
+        "backward LSTM whose result stands so",
     ),
     "copied sequence": (
         after(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_bounds import float32_bound
 from presence import missing
 from tflite_cases import (
     NONE,
@@ -21,6 +22,7 @@ from tflite_cases import (
     draw_cell,
     forward,
     lstm_file,
+    place,
     run,
     save,
     sizes,
@@ -28,6 +30,8 @@ from tflite_cases import (
 
 from ifgo import formats
 from ifgo.errors import IfgoError
+from ifgo.formats.tflite.build import FlatFile
+from ifgo.formats.tflite.file import schema
 from ifgo.formats.tflite.guard import OPTIONS
 from ifgo.model import Dense, FeatureInput, LastStep, Model, Recurrent
 from ifgo.reference import truth
@@ -121,6 +125,75 @@ def test_two_directions(tmp_path: Path, activation: int) -> None:
     np.testing.assert_array_equal(run(path, xs), np.concatenate(parts, axis=-1))
     formats.save(model, tmp_path / "b.tflite")
     np.testing.assert_array_equal(run(tmp_path / "b.tflite", xs), run(path, xs))
+
+
+def two_operators(path: Path, joined: str, *, reversed_back: bool = True) -> Path:
+    """A forward operator and one between two REVERSE_V2, joined by `joined`."""
+    flat = FlatFile(schema())
+    x = flat.tensor("x", (1, 6, 3))
+    axis = flat.integers("axis", 1)
+    turned = flat.operator("REVERSE_V2", (x, axis), flat.tensor("turned", (1, 6, 3)))
+    ends: list[int] = []
+    for k, entry in enumerate((x, turned)):
+        places, _ = place(flat, entry, draw_cell(k + 1), f"{k}.")
+        y = flat.tensor(f"y{k}", (1, 6, 4))
+        table = "UnidirectionalSequenceLSTMOptions"
+        flat.operator(
+            "UNIDIRECTIONAL_SEQUENCE_LSTM", tuple(places), y, table, FusedActivationFunction=TANH
+        )
+        ends.append(y)
+    if reversed_back:
+        back = flat.tensor("back", (1, 6, 4))
+        ends[1] = flat.operator("REVERSE_V2", (ends[1], axis), back)
+    if joined == "last":
+        lists = [
+            flat.integers(f"s{k}", *v) for k, v in enumerate([(0, -1, 0), (0, 0, 0), (1,) * 3])
+        ]
+        for k, end in enumerate(ends):
+            ends[k] = flat.operator(
+                "STRIDED_SLICE",
+                (end, *lists),
+                flat.tensor(f"last{k}", (1, 4)),
+                "StridedSliceOptions",
+                BeginMask=5,
+                EndMask=7,
+                ShrinkAxisMask=2,
+            )
+    kind = "ADD" if joined == "ADD" else "CONCATENATION"
+    shape = {"ADD": (1, 6, 4), "CONCATENATION": (1, 6, 8), "last": (1, 8)}[joined]
+    table, options = {
+        "ADD": ("AddOptions", {}),
+        "CONCATENATION": ("ConcatenationOptions", {"Axis": -1}),
+    }[kind]
+    out = flat.operator(kind, tuple(ends), flat.tensor("out", shape), table, **options)
+    return save(flat, path, x, out)
+
+
+@pytest.mark.parametrize("joined", ["CONCATENATION", "ADD", "last"])
+def test_two_operators_as_two_directions(tmp_path: Path, joined: str) -> None:
+    """As TensorFlow 2 wrote Bidirectional; each operator itself is judged above."""
+    path = two_operators(tmp_path / "a.tflite", joined, reversed_back=joined != "last")
+    model = formats.load(path)
+    layer = model.recurrent[0]
+    assert (len(model.recurrent), layer.directions, layer.stateful) == (1, 2, True)
+    assert layer.merge == ("sum" if joined == "ADD" else "concat")
+    xs = np.random.default_rng(2).uniform(-1, 1, (1, 6, 3)).astype("f")
+    ours = truth.forward(model, xs)
+    assert np.abs(ours.y - run(path, xs)).max() <= float32_bound(model, ours, xs)
+
+
+@pytest.mark.parametrize(("joined", "turn"), [("CONCATENATION", False), ("ADD", False)])
+def test_directions_that_do_not_meet(tmp_path: Path, joined: str, turn: bool) -> None:
+    path = two_operators(tmp_path / "a.tflite", joined, reversed_back=turn)
+    says = {
+        "CONCATENATION": "node 'CONCATENATION #3': joins tensors of sizes 6 and 6 along axis 1, "
+        "expected both in the order of time",
+        "ADD": "node 'ADD #3': adds two signals, expected the output of some layers plus their own "
+        "input (a residual), or a bias",
+    }
+    with pytest.raises(IfgoError) as caught:
+        formats.load(path)
+    assert str(caught.value) == f"{path}: {says[joined]}"
 
 
 def test_how_far_its_activations_are_off(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from ifgo import limits
 from ifgo.errors import UnsupportedError
 from ifgo.formats.onnx.chain import Chain, Stream
 from ifgo.formats.onnx.file import Graph, printable, quoted
-from ifgo.formats.onnx.order import processing_order, turned_sources
+from ifgo.formats.onnx.order import processing_order
 from ifgo.formats.onnx.packed import label, state_input, state_output
 from ifgo.formats.onnx.value import Axis, Labels, Value
 from ifgo.formats.onnx.walk import Walk
@@ -92,7 +92,12 @@ def assemble(graph: Graph, walk: Walk, path: str) -> Model:
             "gives its result in the order of time and in the reverse", expected="one order"
         )
     if True in orders:
-        built, sources = processing_order(built), turned_sources(sources)
+        built, turned = processing_order(built)
+        start = f"{turned}.backward."
+        sources = {
+            f"{turned}.forward.{name.removeprefix(start)}" if name.startswith(start) else name: of
+            for name, of in sources.items()
+        }
     entry = _main_input(walk.chain, end.path, built[0])
     return Model(
         inputs=(entry, *_side_inputs(walk.chain, names, batched=entry.axes != "T")),

@@ -294,10 +294,18 @@ def concat(values: Sequence[Value], axis: int) -> Value:
             if not same:
                 raise FormatError(
                     f"joins tensors of sizes {words(first.shape[k])} and "
-                    f"{words(value.shape[k])} along axis {k}"
+                    f"{words(value.shape[k])} along axis {k}",
+                    expected=_ORDER if _opposite(value.axes[k], first.axes[k]) else None,
                 )
     data = np.concatenate([value.data for value in values], axis=axis)
     return replace(first, data=data, name="")
+
+
+_ORDER = "both in the order of time"
+
+
+def _opposite(one: Labels, two: Labels) -> bool:
+    return any(a.opposite is b for a in one for b in two)
 
 
 def expand(value: Value, target: Sequence[Size]) -> Value:

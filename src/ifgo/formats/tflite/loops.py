@@ -238,20 +238,18 @@ class _Loop:
         arguments = [self.condition.names[k] for k in self.condition.subgraph.inputs]
         outputs = self.condition.subgraph.outputs
         wanted = [self.condition.names[outputs[0]]] if len(outputs) == 1 else []
-        limits: set[int | str] = set()
+        limits: set[int | str] = set() if wanted else {""}
         while wanted:
             node = found.makers.get(found.plain(wanted.pop()))
-            if node is not None and node.op == "LOGICAL_AND" and len(limits) < MAX_STATES:
+            if node is not None and node.op == "LOGICAL_AND" and len(wanted) < MAX_STATES:
                 wanted.extend(node.inputs)
                 continue
-            if node is None or node.op != "LESS" or len(node.inputs) != 2:
-                break
-            step, bound = (found.plain(name) for name in node.inputs)
+            less = node is not None and node.op == "LESS" and len(node.inputs) == 2
+            step, bound = [found.plain(n) for n in node.inputs] if less and node else ["", ""]
             place = arguments.index(step) if step in arguments else -1
-            if place < 0 or self.states[place].given not in self.counters:
-                break
-            limits.add(self._bound(found, arguments, bound))
-        if wanted or len(limits) != 1 or "" in limits:
+            counts = place >= 0 and self.states[place].given in self.counters
+            limits.add(self._bound(found, arguments, bound) if counts else "")
+        if len(limits) != 1 or "" in limits:
             raise UnsupportedError(
                 "goes on by another rule than a step number from 0 in ones that is less than the "
                 "length of its sequence",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ifgo.formats.tflite.graph import Translation
 
 _UNARY: Final = {"LOGISTIC": "Sigmoid", "TANH": "Tanh", "RELU": "Relu", "ELU": "Elu"}
-_BINARY: Final = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul"}
+_BINARY: Final = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "MINIMUM": "Min", "MAXIMUM": "Max"}
 
 Handler = Callable[["Translation", Operator, str], None]
 
