@@ -7,13 +7,8 @@
 #include "memory.h"
 #include "pool.h"
 
-typedef struct {
-    float *at;
-    ptrdiff_t count;
-} space_t;
-
 struct ifgo_tape {
-    space_t z, h, c, m, dh, dc, dm, dp, packed, scratch;
+    ifgo_space z, h, c, m, dh, dc, dm, dp, packed, scratch;
     ifgo_row *order;
     ptrdiff_t order_count;
     ifgo_sequence sequence; /* of the last call */
@@ -27,26 +22,11 @@ ifgo_status ifgo_tape_new(ifgo_tape **tape) {
 
 void ifgo_tape_free(ifgo_tape *t) {
     if (!t) return;
-    const space_t all[] = {t->z,  t->h,  t->c,  t->m,      t->dh,
+    const ifgo_space all[] = {t->z,  t->h,  t->c,  t->m,      t->dh,
                            t->dc, t->dm, t->dp, t->packed, t->scratch};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ifgo_release(all[i].at);
     free(t->order);
     free(t);
-}
-
-/* Whether `space` holds a·b·c·d floats, zero or of an earlier call. */
-static bool hold(space_t *space, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d) {
-    ptrdiff_t count;
-    if (__builtin_mul_overflow(a, b, &count) || __builtin_mul_overflow(count, c, &count) ||
-        __builtin_mul_overflow(count, d, &count))
-        return false;
-    if (count <= space->count) return true;
-    ifgo_release(space->at);
-    space->count = 0;
-    space->at = ifgo_zeros(count);
-    if (!space->at) return false;
-    space->count = count;
-    return true;
 }
 
 static int longer_first(const void *left, const void *right) {
@@ -102,7 +82,7 @@ static ifgo_status forward_single(ifgo_tape *tape, const ifgo_batch *b, int thre
     const ifgo_sequence *q = &tape->sequence;
     const ifgo_cell *cell = q->cell;
     const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes, length = tape->order[0].length;
-    if (!hold(&tape->scratch, IFGO_RUN_CHUNK, cell->blocks, panel, 1)) return IFGO_E_MEMORY;
+    if (!ifgo_hold(&tape->scratch, IFGO_RUN_CHUNK, cell->blocks, panel, 1)) return IFGO_E_MEMORY;
     const ptrdiff_t last = b->reverse && length ? length - 1 : 0, sign = b->reverse ? -1 : 1;
     single_t one = {.cell = cell,
                     .state = {{q->h, q->h + q->width_h}, q->c, q->m, 0},
@@ -128,12 +108,12 @@ ifgo_status ifgo_forward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_batc
     const ptrdiff_t states = b->keep ? steps + 1 : 2;
     const ptrdiff_t width_h = whole(cell->output, panel), width_c = whole(cell->hidden, panel);
     q->cell = NULL; /* nothing to differentiate, should memory run out */
-    if (!order_rows(tape, b) || !hold(&tape->h, states, rows, width_h, 1) ||
-        !hold(&tape->c, states, rows, width_c, 1) ||
-        (cell->projection && !hold(&tape->m, b->keep ? steps : 1, rows, width_c, 1)))
+    if (!order_rows(tape, b) || !ifgo_hold(&tape->h, states, rows, width_h, 1) ||
+        !ifgo_hold(&tape->c, states, rows, width_c, 1) ||
+        (cell->projection && !ifgo_hold(&tape->m, b->keep ? steps : 1, rows, width_c, 1)))
         return IFGO_E_MEMORY;
     const bool single = rows == 1 && !b->keep;
-    if (!single && !hold(&tape->z, chunk, rows, cell->blocks, panel)) return IFGO_E_MEMORY;
+    if (!single && !ifgo_hold(&tape->z, chunk, rows, cell->blocks, panel)) return IFGO_E_MEMORY;
     const int threads = b->threads ? b->threads : ifgo_threads_for(cell->hidden, rows);
     *q = (ifgo_sequence){.cell = cell, .rows = rows, .steps = steps, .order = tape->order,
                          .reverse = b->reverse, .x = b->x, .x_row = b->x_row, .x_time = b->x_time,
@@ -176,10 +156,10 @@ ifgo_status ifgo_backward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_gra
     if (cell->clip_z < INFINITY) return IFGO_E_CLIP_Z;
     ptrdiff_t all = 0;
     for (ptrdiff_t n = 0; n < rows; n++) all += q->order[n].length;
-    if (!hold(&tape->dh, rows, q->width_h, 1, 1) || !hold(&tape->dc, rows, q->width_c, 1, 1) ||
-        (cell->projection && (!hold(&tape->dm, rows, q->width_c, 1, 1) ||
-                              !hold(&tape->dp, q->steps, rows, q->width_h, 1))) ||
-        !hold(&tape->packed, tape->threads, all ? all : 1, panel, 1))
+    if (!ifgo_hold(&tape->dh, rows, q->width_h, 1, 1) || !ifgo_hold(&tape->dc, rows, q->width_c, 1, 1) ||
+        (cell->projection && (!ifgo_hold(&tape->dm, rows, q->width_c, 1, 1) ||
+                              !ifgo_hold(&tape->dp, q->steps, rows, q->width_h, 1))) ||
+        !ifgo_hold(&tape->packed, tape->threads, all ? all : 1, panel, 1))
         return IFGO_E_MEMORY;
     ifgo_return d = {.forward = q, .dy = g->dy, .dy_row = g->dy_row, .dy_time = g->dy_time,
                      .dh = tape->dh.at, .dc = tape->dc.at, .dm = tape->dm.at, .dp = tape->dp.at,

@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "packing.h"
 
 /* packed[k][gate][lane] of one block from rows of gates; `back` keeps the values as they are. */
 static void pack_block(const float *weight, ptrdiff_t hidden, ptrdiff_t columns, ptrdiff_t block,
@@ -38,16 +39,6 @@ static void pack_back(const float *weight, ptrdiff_t hidden, ptrdiff_t columns, 
         }
 }
 
-/* packed[panel][k][output of the panel] from weight (outputs, K) */
-static void pack_panels(const float *weight, ptrdiff_t outputs, ptrdiff_t K, ptrdiff_t panel,
-                        float *packed) {
-    for (ptrdiff_t j = 0; j < outputs; j++)
-        for (ptrdiff_t k = 0; k < K; k++)
-            packed[(j / panel * K + k) * panel + j % panel] = weight[j * K + k];
-}
-
-static ptrdiff_t panels_of(ptrdiff_t size, ptrdiff_t panel) { return (size + panel - 1) / panel; }
-
 static float *of(const float *packed) { return (float *)(uintptr_t)packed; }
 
 void ifgo_cell_set(ifgo_cell *cell, const ifgo_weights *w) {
@@ -62,7 +53,7 @@ void ifgo_cell_set(ifgo_cell *cell, const ifgo_weights *w) {
         for (ptrdiff_t u = 0; u < H; u++)
             of(cell->peephole)[(u / lanes * 3 + row) * lanes + u % lanes] =
                 0.5f * w->peephole[row * H + u];
-    if (w->weight_hr) pack_panels(w->weight_hr, P, H, panel, of(cell->projection));
+    if (w->weight_hr) ifgo_pack_panels(w->weight_hr, P, H, panel, of(cell->projection));
     for (ptrdiff_t p = 0; w->bias_hr && p < P; p++) of(cell->projection_bias)[p] = w->bias_hr[p];
     if (!cell->wh_back) return;
     pack_back(w->weight_ih, H, I, cell->blocks, lanes, of(cell->wx_back));
@@ -81,7 +72,7 @@ ifgo_status ifgo_cell_new(const ifgo_weights *w, int with_back, ifgo_cell **made
     cell->input = I;
     cell->hidden = H;
     cell->output = P;
-    cell->blocks = panels_of(H, lanes);
+    cell->blocks = ifgo_panels_of(H, lanes);
     cell->depth = (P + 3) / 4 * 4;
     cell->clip_z = w->clip_z;
     cell->clip_cell = w->clip_cell;
@@ -89,7 +80,7 @@ ifgo_status ifgo_cell_new(const ifgo_weights *w, int with_back, ifgo_cell **made
     cell->coupling = w->coupling;
     cell->plain = !w->peephole && w->clip_z == INFINITY && w->clip_cell == INFINITY &&
                   w->coupling == IFGO_UNCOUPLED;
-    const ptrdiff_t outputs = panels_of(P, panel) * panel, rows = cell->blocks * panel;
+    const ptrdiff_t outputs = ifgo_panels_of(P, panel) * panel, rows = cell->blocks * panel;
     int short_of = 0;
 #define MAKE(field, count) short_of |= !(cell->field = ifgo_zeros(count))
     MAKE(wx, rows * I);
@@ -101,9 +92,9 @@ ifgo_status ifgo_cell_new(const ifgo_weights *w, int with_back, ifgo_cell **made
         MAKE(projection_bias, outputs);
     }
     if (with_back) {
-        MAKE(wx_back, panels_of(I, panel) * panel * rows);
+        MAKE(wx_back, ifgo_panels_of(I, panel) * panel * rows);
         MAKE(wh_back, outputs * rows);
-        if (w->weight_hr) MAKE(projection_back, panels_of(H, panel) * panel * P);
+        if (w->weight_hr) MAKE(projection_back, ifgo_panels_of(H, panel) * panel * P);
     }
 #undef MAKE
     if (short_of) {
@@ -122,43 +113,4 @@ void ifgo_cell_free(ifgo_cell *cell) {
                                 cell->wx_back,    cell->wh_back, cell->projection_back};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) ifgo_release(all[i]);
     free(cell);
-}
-
-ifgo_status ifgo_dense_new(ptrdiff_t input, ptrdiff_t output, const float *weight,
-                           const float *bias, int activation, ifgo_dense **made) {
-    const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes;
-    const ptrdiff_t whole = panels_of(output, panel) * panel;
-    ifgo_dense *dense = calloc(1, sizeof *dense);
-    if (!dense) return IFGO_E_MEMORY;
-    dense->input = input;
-    dense->output = output;
-    dense->activation = activation;
-    float *packed = ifgo_zeros((output > IFGO_FEW_OUTPUTS ? whole : output) * input);
-    float *biases = ifgo_zeros(whole);
-    if (output > IFGO_FEW_OUTPUTS) dense->panels = packed;
-    else dense->rows = packed;
-    dense->bias = biases;
-    if (!packed || !biases) {
-        ifgo_dense_free(dense);
-        return IFGO_E_MEMORY;
-    }
-    if (dense->panels) pack_panels(weight, output, input, panel, packed);
-    else
-        for (ptrdiff_t i = 0; i < output * input; i++) packed[i] = weight[i];
-    for (ptrdiff_t j = 0; bias && j < output; j++) biases[j] = bias[j];
-    *made = dense;
-    return IFGO_OK;
-}
-
-void ifgo_dense_free(ifgo_dense *dense) {
-    if (!dense) return;
-    ifgo_release(dense->panels);
-    ifgo_release(dense->rows);
-    ifgo_release(dense->bias);
-    free(dense);
-}
-
-void ifgo_dense_run(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
-                    float *y, ptrdiff_t y_row) {
-    ifgo_kernels_in_use->dense(dense, rows, x, x_row, y, y_row);
 }

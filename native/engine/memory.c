@@ -27,6 +27,20 @@ float *ifgo_zeros(ptrdiff_t count) {
 
 void ifgo_release(const float *memory) { free((void *)(uintptr_t)memory); }
 
+bool ifgo_hold(ifgo_space *space, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d) {
+    ptrdiff_t count;
+    if (__builtin_mul_overflow(a, b, &count) || __builtin_mul_overflow(count, c, &count) ||
+        __builtin_mul_overflow(count, d, &count))
+        return false;
+    if (count <= space->count) return true;
+    ifgo_release(space->at);
+    space->count = 0;
+    space->at = ifgo_zeros(count);
+    if (!space->at) return false;
+    space->count = count;
+    return true;
+}
+
 ptrdiff_t ifgo_near_bytes(void) {
 #ifdef _SC_LEVEL2_CACHE_SIZE
     const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);

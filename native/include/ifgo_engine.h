@@ -6,6 +6,7 @@
 #define IFGO_ENGINE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -70,6 +71,28 @@ void ifgo_dense_free(ifgo_dense *dense);
 /* rows of x (x_row floats apart) → rows of y */
 void ifgo_dense_run(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
                     float *y, ptrdiff_t y_row);
+
+/* The same layer in training: weights are packed at each call, buffers are kept between calls. */
+typedef struct ifgo_trainer ifgo_trainer;
+typedef struct {
+    ptrdiff_t rows, input, output;
+    int threads;
+    const float *weight, *bias; /* (output, input), (output,) or NULL */
+    const float *x;             /* (rows, input), x_row floats apart */
+    ptrdiff_t x_row;
+    const float *dy; /* gradients of the outputs, dy_row apart; NULL: softmax cross-entropy: */
+    ptrdiff_t dy_row;
+    const int64_t *target;   /* (rows,), 0 to output − 1 */
+    const float *row_weight; /* (rows,): weight of each row's loss */
+    float *loss;             /* (rows,): row_weight · cross-entropy */
+    float *dx;               /* (rows, input), dx_row apart; or NULL */
+    ptrdiff_t dx_row;
+    float *d_weight, *d_bias; /* or NULL */
+} ifgo_dense_training;
+
+ifgo_status ifgo_trainer_new(ifgo_trainer **trainer);
+void ifgo_trainer_free(ifgo_trainer *trainer);
+ifgo_status ifgo_dense_train(ifgo_trainer *trainer, const ifgo_dense_training *call);
 
 /* -- Batches ---------------------------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
 
 #include "backward.h"
 #include "dense.h"
+#include "head.h"
 #include "kernels.h"
 #include "sequence.h"
 #include "step.h"
@@ -22,4 +23,5 @@ const ifgo_kernels IFGO_SUFFIXED(ifgo_kernels_, IFGO_ISA) = {
     .dense = dense,
     .forward = forward,
     .backward = backward,
+    .head = head,
 };

@@ -108,6 +108,28 @@ struct ifgo_dense {
 };
 #define IFGO_FEW_OUTPUTS 4 /* up to this many outputs, a sum per row beats a panel */
 
+/* A dense layer in training. What is NULL is not made. */
+typedef struct {
+    ptrdiff_t rows, input, output;
+    const float *panels; /* [⌈output / panel⌉][input][panel] */
+    const float *bias;   /* whole panels; a very negative number beyond the output */
+    const float *back;   /* [⌈input / panel⌉][output in whole panels][panel] */
+    const float *x;
+    ptrdiff_t x_row;
+    const float *dy; /* gradients of the outputs; or NULL: softmax cross-entropy against target */
+    ptrdiff_t dy_row;
+    const int64_t *target; /* (rows,) */
+    const float *weight;   /* (rows,): of each row's loss */
+    float *loss;           /* (rows,): weight · cross-entropy */
+    float *dx;
+    ptrdiff_t dx_row;
+    float *d_weight, *d_bias; /* (output, input), (output,) */
+    float *q;      /* [⌈output / panel⌉][rows][panel] */
+    float *packed; /* [⌈input / panel⌉][rows][panel] */
+    float *top, *sum; /* [⌈output / panel⌉][rows] */
+    float *norm, *at_target; /* (rows,) */
+} ifgo_head;
+
 typedef struct ifgo_kernels {
     const char *isa; /* the name that IFGO_ISA takes */
     int lanes;       /* floats in one native vector */
@@ -121,6 +143,7 @@ typedef struct ifgo_kernels {
     /* every member of a team calls these alike */
     void (*forward)(const ifgo_sequence *sequence, const ifgo_member *member);
     void (*backward)(const ifgo_return *gradients, const ifgo_member *member);
+    void (*head)(const ifgo_head *head, const ifgo_member *member);
 } ifgo_kernels;
 
 /* The table in use, NULL until ifgo_isa_choose() has found one (native/engine/dispatch.c). */

@@ -144,6 +144,42 @@ struct Dense {
     }
 };
 
+struct Trainer {
+    ifgo_trainer *trainer = nullptr;
+    Trainer() { check(ifgo_trainer_new(&trainer)); }
+    ~Trainer() { ifgo_trainer_free(trainer); }
+    Trainer(const Trainer &) = delete;
+};
+
+void dense_train(Trainer &trainer, Input<2> weight, MaybeInput<1> bias, Input<2> x,
+                 MaybeInput<2> dy,
+                 std::optional<nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig>> target,
+                 MaybeInput<1> row_weight, MaybeOutput<1> loss, MaybeOutput<2> dx,
+                 MaybeOutput<2> d_weight, MaybeOutput<1> d_bias, int threads)
+{
+    ifgo_dense_training c{};
+    c.rows = (ptrdiff_t)x.shape(0), c.input = (ptrdiff_t)x.shape(1);
+    c.output = (ptrdiff_t)weight.shape(0), c.threads = threads;
+    c.x_row = c.dx_row = c.input, c.dy_row = c.output;
+    c.weight = whole(weight, {c.output, c.input}, "weight");
+    c.bias = whole(bias, {c.output}, "bias");
+    c.x = whole(x, {c.rows, c.input}, "x");
+    c.dy = whole(dy, {c.rows, c.output}, "dy");
+    c.row_weight = whole(row_weight, {c.rows}, "row_weight");
+    c.loss = whole(loss, {c.rows}, "loss");
+    c.dx = whole(dx, {c.rows, c.input}, "dx");
+    c.d_weight = whole(d_weight, {c.output, c.input}, "d_weight");
+    c.d_bias = whole(d_bias, {c.output}, "d_bias");
+    if (!c.dy) {
+        expect(target && row_weight && (ptrdiff_t)target->shape(0) == c.rows, "target");
+        c.target = target->data();
+        for (ptrdiff_t n = 0; n < c.rows; n++)
+            expect(c.target[n] >= 0 && c.target[n] < c.output, "target");
+    }
+    nb::gil_scoped_release free;
+    check(ifgo_dense_train(trainer.trainer, &c));
+}
+
 struct Tape {
     ifgo_tape *tape = nullptr;
     ptrdiff_t rows = 0, steps = 0;
@@ -276,6 +312,13 @@ NB_MODULE(_native, m)
         .def(nb::init<Input<2>, MaybeInput<1>, int>(), nb::arg("weight"), nb::arg("bias").none(),
              nb::arg("activation"))
         .def("run", &Dense::run, nb::arg("x"), nb::arg("y"));
+    nb::class_<Trainer>(m, "Trainer").def(nb::init<>());
+    m.def("dense_train", &dense_train, nb::arg("trainer"), nb::arg("weight"),
+          nb::arg("bias").none(), nb::arg("x"), nb::kw_only(), nb::arg("dy").none() = nb::none(),
+          nb::arg("target").none() = nb::none(), nb::arg("row_weight").none() = nb::none(),
+          nb::arg("loss").none() = nb::none(), nb::arg("dx").none() = nb::none(),
+          nb::arg("d_weight").none() = nb::none(), nb::arg("d_bias").none() = nb::none(),
+          nb::arg("threads") = 1);
     nb::class_<Tape>(m, "Tape").def(nb::init<>());
     m.def("forward", &forward, nb::arg("cell"), nb::arg("tape"), nb::arg("x"), nb::arg("y").none(),
           nb::kw_only(), nb::arg("reverse") = false, nb::arg("keep") = false,

@@ -66,6 +66,27 @@ class Dense:
     def run(self, x: Array, y: Array) -> None:
         """Contiguous (N, K) → contiguous (N, outputs)."""
 
+class Trainer:
+    """What dense_train works in; one call at a time."""
+
+def dense_train(
+    trainer: Trainer,
+    weight: Array,
+    bias: Array | None,
+    x: Array,
+    *,
+    dy: Array | None = None,
+    target: NDArray[np.int64] | None = None,
+    row_weight: Array | None = None,
+    loss: Array | None = None,
+    dx: Array | None = None,
+    d_weight: Array | None = None,
+    d_bias: Array | None = None,
+    threads: int = 1,
+) -> None:
+    """Gradients of W·x + b, x (N, K), weight (V, K), all contiguous: those of dy (N, V); or with
+    target (N,) those of row_weight · softmax cross-entropy, whose values go to loss (N,)."""
+
 class Tape:
     """What calls work in; one call at a time."""
 

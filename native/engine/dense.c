@@ -1,0 +1,120 @@
+/* Dense layers: packed once to run, or at each call to train. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+#include "memory.h"
+#include "packing.h"
+#include "pool.h"
+
+void ifgo_pack_panels(const float *weight, ptrdiff_t outputs, ptrdiff_t K, ptrdiff_t panel,
+                      float *packed) {
+    enum { NEAR = 64 };
+    for (ptrdiff_t j0 = 0; j0 < outputs; j0 += panel)
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += NEAR) {
+            const ptrdiff_t k1 = K - k0 < NEAR ? K : k0 + NEAR;
+            const ptrdiff_t j1 = outputs - j0 < panel ? outputs : j0 + panel;
+            for (ptrdiff_t j = j0; j < j1; j++)
+                for (ptrdiff_t k = k0; k < k1; k++)
+                    packed[(j0 / panel * K + k) * panel + j - j0] = weight[j * K + k];
+        }
+}
+
+void ifgo_pack_columns(const float *weight, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t height,
+                       ptrdiff_t panel, float *packed) {
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t k = 0; k < K; k += panel) {
+            const ptrdiff_t count = K - k < panel ? K - k : panel;
+            memcpy(packed + (k / panel * height + row) * panel, weight + row * K + k,
+                   (size_t)count * sizeof *packed);
+        }
+}
+
+ifgo_status ifgo_dense_new(ptrdiff_t input, ptrdiff_t output, const float *weight,
+                           const float *bias, int activation, ifgo_dense **made) {
+    const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes;
+    const ptrdiff_t whole = ifgo_panels_of(output, panel) * panel;
+    ifgo_dense *dense = calloc(1, sizeof *dense);
+    if (!dense) return IFGO_E_MEMORY;
+    dense->input = input;
+    dense->output = output;
+    dense->activation = activation;
+    float *packed = ifgo_zeros((output > IFGO_FEW_OUTPUTS ? whole : output) * input);
+    float *biases = ifgo_zeros(whole);
+    if (output > IFGO_FEW_OUTPUTS) dense->panels = packed;
+    else dense->rows = packed;
+    dense->bias = biases;
+    if (!packed || !biases) {
+        ifgo_dense_free(dense);
+        return IFGO_E_MEMORY;
+    }
+    if (dense->panels) ifgo_pack_panels(weight, output, input, panel, packed);
+    else memcpy(packed, weight, (size_t)(output * input) * sizeof *packed);
+    if (bias) memcpy(biases, bias, (size_t)output * sizeof *biases);
+    *made = dense;
+    return IFGO_OK;
+}
+
+void ifgo_dense_free(ifgo_dense *dense) {
+    if (!dense) return;
+    ifgo_release(dense->panels);
+    ifgo_release(dense->rows);
+    ifgo_release(dense->bias);
+    free(dense);
+}
+
+void ifgo_dense_run(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
+                    float *y, ptrdiff_t y_row) {
+    ifgo_kernels_in_use->dense(dense, rows, x, x_row, y, y_row);
+}
+
+/* -- Training ---------------------------------------------------------------------------------- */
+
+struct ifgo_trainer {
+    ifgo_space panels, bias, back, q, packed, top, sum, norm, at_target, loss;
+};
+
+ifgo_status ifgo_trainer_new(ifgo_trainer **trainer) {
+    *trainer = calloc(1, sizeof **trainer);
+    return *trainer ? IFGO_OK : IFGO_E_MEMORY;
+}
+
+void ifgo_trainer_free(ifgo_trainer *t) {
+    if (!t) return;
+    const ifgo_space all[] = {t->panels, t->bias, t->back, t->q,         t->packed,
+                              t->top,    t->sum,  t->norm, t->at_target, t->loss};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) ifgo_release(all[i].at);
+    free(t);
+}
+
+static void head_part(void *context, const ifgo_member *member) {
+    ifgo_kernels_in_use->head(context, member);
+}
+
+ifgo_status ifgo_dense_train(ifgo_trainer *t, const ifgo_dense_training *c) {
+    const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes, R = c->rows;
+    const ptrdiff_t outs = ifgo_panels_of(c->output, panel), ins = ifgo_panels_of(c->input, panel);
+    if (!ifgo_hold(&t->q, outs, R, panel, 1) || !ifgo_hold(&t->packed, ins, R, panel, 1) ||
+        !ifgo_hold(&t->top, outs, R, 1, 1) || !ifgo_hold(&t->sum, outs, R, 1, 1) ||
+        !ifgo_hold(&t->norm, R, 1, 1, 1) || !ifgo_hold(&t->at_target, R, 1, 1, 1) ||
+        !ifgo_hold(&t->loss, R, 1, 1, 1) || !ifgo_hold(&t->bias, outs, panel, 1, 1) ||
+        (!c->dy && !ifgo_hold(&t->panels, outs, c->input, panel, 1)) ||
+        (c->dx && !ifgo_hold(&t->back, ins, outs, panel, panel)))
+        return IFGO_E_MEMORY;
+    if (!c->dy) {
+        ifgo_pack_panels(c->weight, c->output, c->input, panel, t->panels.at);
+        for (ptrdiff_t j = 0; j < outs * panel; j++)
+            t->bias.at[j] = j >= c->output ? -1e30f : c->bias ? c->bias[j] : 0.0f;
+    }
+    if (c->dx)
+        ifgo_pack_columns(c->weight, c->output, c->input, outs * panel, panel, t->back.at);
+    ifgo_head head = {.rows = R, .input = c->input, .output = c->output, .panels = t->panels.at,
+                      .bias = t->bias.at, .back = t->back.at, .x = c->x, .x_row = c->x_row,
+                      .dy = c->dy, .dy_row = c->dy_row, .target = c->target,
+                      .weight = c->row_weight, .loss = c->loss ? c->loss : t->loss.at,
+                      .dx = c->dx, .dx_row = c->dx_row, .d_weight = c->d_weight,
+                      .d_bias = c->d_bias, .q = t->q.at, .packed = t->packed.at, .top = t->top.at,
+                      .sum = t->sum.at, .norm = t->norm.at, .at_target = t->at_target.at};
+    ifgo_team_run(c->threads ? c->threads : 1, head_part, &head);
+    return IFGO_OK;
+}
