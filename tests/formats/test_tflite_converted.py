@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import random
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -237,6 +239,19 @@ def test_one_change_at_a_time(tmp_path: Path, name: str, change: str) -> None:
         assert np.abs(ours.y - have).max() <= float32_bound(model, ours, x)
     assert refused > 0
     assert read + refused > 8
+
+
+@pytest.mark.parametrize("name", ["sequence", "open_time", "unrolled_both", "both_last"])
+def test_no_flipped_bit_does_more_than_change_a_number(tmp_path: Path, name: str) -> None:
+    """The file loads or is refused with an error of ours."""
+    path = converted(name, tmp_path)
+    data, rng = path.read_bytes(), random.Random(0)
+    for _ in range(150):
+        changed, bit = bytearray(data), rng.randrange(8 * len(data))
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with suppress(IfgoError):
+            formats.load(path)
 
 
 @pytest.mark.parametrize("name", ["sequence", "unrolled"])

@@ -337,6 +337,14 @@ def test_a_loss_that_must_be_permitted(tmp_path: Path, made: Model, lost: str) -
     assert np.abs(ours - again).max() <= 2.0**-22
 
 
+def test_a_clip_that_float32_holds_needs_no_permission(tmp_path: Path) -> None:
+    report = formats.save(
+        model(Recurrent("a", cell(clip_cell=0.375), stateful=True)), tmp_path / "a.tflite"
+    )
+    assert report.exact
+    assert formats.load(tmp_path / "a.tflite").recurrent[0].cell.clip_cell == 0.375
+
+
 @pytest.mark.parametrize("peephole", [False, True])
 def test_a_coupling_that_is_rewritten(tmp_path: Path, peephole: bool) -> None:
     """f = 1 - i as a gate of its own, and two biases in one."""

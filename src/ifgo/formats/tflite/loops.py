@@ -316,7 +316,8 @@ class _Loop:
         parts = [self.inside.node(name, "SLICE") for name in (before, after)]
         value = self._row(row)
         if value is None or any(
-            p is None or self.inside.plain(p.inputs[0]) != state.given for p in parts
+            p is None or len(p.inputs) != 3 or self.inside.plain(p.inputs[0]) != state.given
+            for p in parts
         ):
             return None
         first, last = (p.inputs[1:] for p in parts if p is not None)
@@ -379,6 +380,6 @@ class _Loop:
         if known is not None:
             return known.ndim == 3 and known.shape[0] == limit
         fill = self.around.node(name, "FILL")
-        dims = None if fill is None else self.around.node(fill.inputs[0], "Concat")
-        first = None if dims is None else self.around.node(dims.inputs[0], "Reshape")
+        dims = self.around.node(fill.inputs[0], "Concat") if fill and fill.inputs else None
+        first = self.around.node(dims.inputs[0], "Reshape") if dims and dims.inputs else None
         return first is not None and self.around.plain(first.inputs[0]) == limit

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _EXPECTED: Final = "the steps of one LSTM over all rows of one sequence, as unroll=True writes them"
 
+_PRODUCTS: Final = ("MatMul", "Gemm", "FULLY_CONNECTED", "BATCH_MATMUL")
+"""Products by weights; by their own names those that are refused, as with weights of 8 bits."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Step:
@@ -140,7 +143,7 @@ class _Unrolled:
                 wanted.extend(node.inputs)
             elif node.op in ("Split", "Slice", "Reshape"):
                 wanted.append(node.inputs[0])
-            elif node.op in ("MatMul", "Gemm", "FULLY_CONNECTED", "BATCH_MATMUL"):
+            elif node.op in _PRODUCTS and node.inputs:
                 source = self._maker(node.inputs[0])
                 joined = source is not None and source.op == "Concat"
                 for leaf in source.inputs if joined and source is not None else node.inputs[:1]:
