@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_bounds import float32_bound
 from presence import IN_CI
+
+from ifgo import formats
+from ifgo.model import Model
+from ifgo.reference import truth
 
 for name in ("torch", "keras"):
     if importlib.util.find_spec(name) is None and not IN_CI:  # in CI the import below fails
@@ -63,3 +68,22 @@ def save_weights(model: Any, path: Path) -> Path:
         warnings.simplefilter("ignore")
         model.save_weights(path)
     return path
+
+
+TWO_PARTS = 2
+"""float32_bound takes the larger error of two directions; a sum or product of them has both."""
+
+
+def agree(model: Any, path: Path, x: Any) -> Model:
+    """ifgo reads what Keras saves, and computes what it computes."""
+    found = formats.load(save(model, path))
+    within(found, x, computed(model, x)[0])
+    return found
+
+
+def within(model: Model, x: Any, expected: Any) -> None:
+    """Keras computes parts of a float64 model in float32, so float32's bound is its."""
+    result = truth.forward(model, x)
+    bound = TWO_PARTS * float32_bound(model, result, x)
+    assert np.abs(result.y - expected).max() < bound
+    assert np.abs(expected).max() > 100 * bound

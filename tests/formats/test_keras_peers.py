@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_peer import computed, keras, load, randomised, save, save_weights
+from keras_peer import (
+    agree,
+    computed,
+    keras,
+    load,
+    randomised,
+    save,
+    save_weights,
+    within,
+)
 from onnx_bounds import cell_bound, float32_bound
 
 from ifgo import formats
@@ -19,9 +28,6 @@ from ifgo.reference import truth
 
 pytestmark = pytest.mark.peers
 L = keras.layers
-
-TWO_PARTS = 2
-"""float32_bound takes the larger error of two directions; a sum or product of them has both."""
 
 STEPS, INPUTS = 6, 3
 ENDINGS = pytest.mark.parametrize("ending", ["keras", "h5"])
@@ -38,21 +44,6 @@ def build(layers: list[Any], *, masked: bool = False, steps: int | None = STEPS)
     first = [L.Masking(0.5, dtype="float64")] if masked else []
     inputs = keras.Input((steps, INPUTS), dtype="float64")
     return randomised(keras.Sequential([inputs, *first, *layers]), 7)
-
-
-def agree(model: Any, path: Path, x: Any) -> Model:
-    """ifgo reads what Keras saves, and computes what it computes."""
-    found = formats.load(save(model, path))
-    within(found, x, computed(model, x)[0])
-    return found
-
-
-def within(model: Model, x: Any, expected: Any) -> None:
-    """Keras computes parts of a float64 model in float32, so float32's bound is its."""
-    result = truth.forward(model, x)
-    bound = TWO_PARTS * float32_bound(model, result, x)
-    assert np.abs(result.y - expected).max() < bound
-    assert np.abs(expected).max() > 100 * bound
 
 
 def lstm(units: int = 4, **options: Any) -> Any:

@@ -133,7 +133,7 @@ LAYERS = "expected LSTM, Bidirectional, RNN, Dense, Embedding and what goes with
         ),
         (
             other("ReLU", max_value=6.0),
-            "layer other (ReLU): max_value is '6.0', expected null",
+            f"layer other (ReLU): max_value is '6.0', expected null{SELECT}",
         ),
         (
             other("Bidirectional", layer=lstm_layer("inner", 2), merge_mode=None),

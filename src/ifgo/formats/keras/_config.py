@@ -87,7 +87,8 @@ class Node:
     """A layer of the config.
 
     kind: its class. owner: the layer of the top level that holds it, which is itself unless it is
-    nested. path: where Keras 3 keeps its arrays.
+    nested; own: its name in the model that holds it, "" unless it is nested. path: where Keras 3
+    keeps its arrays.
     """
 
     kind: str
@@ -95,6 +96,7 @@ class Node:
     values: dict[str, Any]
     version: Version
     owner: str = ""
+    own: str = ""
     path: str = ""
     within: str = ""
     taken: set[str] = field(default_factory=set[str])
@@ -215,7 +217,7 @@ class Node:
     def inner(self, key: str) -> Node:
         """The layer or cell that `key` holds."""
         node = Node.parse(self.raw(key), self.version, self.where)
-        node.owner = self.owner
+        node.owner, node.own = self.owner, self.own
         return node
 
     def wrong(self, key: str, value: Any, expected: str) -> FormatError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ifgo.errors import IfgoError, UnsupportedError, UsageError
 from ifgo.formats.extraction import Found, Listing, chosen, counted, left_out
@@ -145,7 +145,7 @@ def _source(graph: Graph, name: str) -> tuple[str, str]:
 
 def _fresh(node: Node) -> Node:
     """A node that no reading has touched."""
-    return Node(node.kind, node.name, node.values, node.version, node.owner, node.path, node.within)
+    return replace(node, taken=set[str]())
 
 
 def extract(graph: Graph | None, contents: Contents, select: str | Sequence[str]) -> Model:

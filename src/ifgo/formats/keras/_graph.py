@@ -1,6 +1,7 @@
-"""The config of a whole model as calls of layers: Sequential, or functional.
+"""The config of a whole model as calls of layers: Sequential, or functional, or either in either.
 
-Every tensor is (layer, number): what layer gives as its output of that number.
+Every tensor is (layer, number): what layer gives as its output of that number. The layers of a
+model within the model stand in its place.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Ref = tuple[str, int]
 
 SEQUENTIAL: Final = ("Sequential",)
 FUNCTIONAL: Final = ("Functional", "Model")
+_MAX_DEPTH: Final = 4
 
 
 @dataclass
@@ -56,11 +58,12 @@ class Call:
 @dataclass
 class Graph:
     """Calls by the name of their layer, in the order of the config; outputs of the model, in
-    order. nodes: every layer."""
+    order. nodes: every layer. inputs: InputLayers by name, in order."""
 
     calls: dict[str, Call]
     outputs: tuple[Ref, ...]
     nodes: tuple[Node, ...]
+    inputs: tuple[str, ...] = ()
 
 
 def parse_graph(config: Any, version: Version) -> Graph:
@@ -68,9 +71,9 @@ def parse_graph(config: Any, version: Version) -> Graph:
     Keras's own layers."""
     top = Node.parse(config, version) if isinstance(config, Mapping) else None
     if top is not None and top.kind in FUNCTIONAL and "layers" in top.values:
-        return _functional(top, version)
+        return _whole_model(top, version)
     if top is not None and top.kind in SEQUENTIAL:
-        return _sequential(top, version)
+        return _whole_model(top, version)
     kind = "nothing" if top is None else top.kind
     raise UnsupportedError(
         f"its config is a {quote(kind)}",
@@ -93,42 +96,107 @@ def _entries(top: Node) -> list[Any]:
     return found
 
 
-def _sequential(top: Node, version: Version) -> Graph:
-    nodes = _flat(top, version, "", 4)
+def _whole_model(top: Node, version: Version, within: str = "", depth: int = _MAX_DEPTH) -> Graph:
+    build = _sequential if top.kind in SEQUENTIAL else _functional
+    return _inlined(build(top, version, within), version, depth)
+
+
+def _sequential(top: Node, version: Version, within: str) -> Graph:
+    nodes = [Node.parse(entry, version) for entry in _entries(top)]
+    paths(nodes, within)
     calls: dict[str, Call] = {}
     before: Ref | None = None
     for node in nodes:
         if node.name in calls:
             raise FormatError(f"has two layers {quote(node.name)}", expected="unique names")
         if node.kind == "InputLayer" and before is not None:
-            if node.within == "nested":
-                continue
             raise FormatError("stands inside the chain", where=node.where, expected="to be first")
         calls[node.name] = Call(node, () if before is None else (before,))
         before = (node.name, 0)
     assert before is not None
-    return Graph(calls, (before,), tuple(nodes))
+    inputs = (nodes[0].name,) if nodes[0].kind == "InputLayer" else ()
+    return Graph(calls, (before,), tuple(nodes), inputs)
 
 
-def _flat(top: Node, version: Version, within: str, depth: int) -> list[Node]:
-    """The layers of a Sequential, those of a Sequential inside it in its place."""
-    nodes = [Node.parse(entry, version) for entry in _entries(top)]
-    paths(nodes, within)
-    found: list[Node] = []
-    for node in nodes:
-        if node.kind not in SEQUENTIAL:
-            found.append(node)
+def _inlined(graph: Graph, version: Version, depth: int) -> Graph:
+    """`graph` with the layers of each model within it in the place of that model."""
+    calls: dict[str, Call] = {}
+    instead: dict[Ref, Ref] = {}
+    nodes: list[Node] = []
+    for name, call in graph.calls.items():
+        if call.node.kind not in (*SEQUENTIAL, *FUNCTIONAL):
+            calls[name] = call
+            nodes.append(call.node)
             continue
         if not depth:
-            raise FormatError("is nested too deep", where=node.where)
-        for inner in _flat(node, version, f"{node.path}/", depth - 1):
-            inner.owner = top.owner if within else node.name
-            inner.within = "nested" if inner.kind == "InputLayer" else inner.within
-            found.append(inner)
-    return found
+            raise FormatError("is nested too deep", where=call.node.where)
+        call.refuse_arguments()
+        inner = _whole_model(call.node, version, f"{call.node.path}/", depth - 1)
+        inner = _renamed(inner, name, {*graph.calls, *calls})
+        for k, ref in enumerate(inner.outputs):
+            instead[name, k] = ref
+        if call.inputs:
+            _feed(inner, call, instead)
+        for one in inner.calls.values():
+            one.node.owner = name
+            calls[one.node.name] = one
+            nodes.append(one.node)
+
+    def found(ref: Ref) -> Ref:
+        while ref in instead:
+            ref = instead[ref]
+        return ref
+
+    for call in calls.values():
+        call.inputs = tuple(map(found, call.inputs))
+        call.kwargs = {key: tuple(map(found, refs)) for key, refs in call.kwargs.items()}
+    return Graph(calls, tuple(map(found, graph.outputs)), tuple(nodes), graph.inputs)
 
 
-def _functional(top: Node, version: Version) -> Graph:
+def _feed(inner: Graph, call: Call, instead: dict[Ref, Ref]) -> None:
+    """Give the tensors of `call` to what stands behind the inputs of `inner`."""
+    if inner.inputs and len(inner.inputs) != len(call.inputs):
+        raise UnsupportedError(
+            f"takes {len(call.inputs)} inputs for {len(inner.inputs)}",
+            where=call.node.where,
+            hint=SELECT_HINT,
+        )
+    heads = {(name, 0): ref for name, ref in zip(inner.inputs, call.inputs, strict=False)}
+    for one in inner.calls.values():
+        takes = bool(set(one.inputs) & set(heads))
+        if not one.inputs and one.node.name not in inner.inputs:
+            one.inputs, takes = call.inputs, True
+        if takes and "mask" in call.kwargs:
+            one.kwargs.setdefault("mask", call.kwargs["mask"])
+    instead |= heads
+    for name in inner.inputs:
+        del inner.calls[name]
+
+
+def _renamed(graph: Graph, owner: str, taken: set[str]) -> Graph:
+    """`graph` with other names for those layers whose names are taken."""
+    names: dict[str, str] = {}
+    for name in graph.calls:
+        new = name
+        while new in taken or new in names.values():
+            new = f"{owner}_{new}"
+        names[name] = new
+
+    def moved(refs: tuple[Ref, ...]) -> tuple[Ref, ...]:
+        return tuple((names[name], number) for name, number in refs)
+
+    calls: dict[str, Call] = {}
+    for name, call in graph.calls.items():
+        call.node.own = call.node.own or name
+        call.node.name = names[name]
+        call.inputs = moved(call.inputs)
+        call.kwargs = {key: moved(refs) for key, refs in call.kwargs.items()}
+        calls[names[name]] = call
+    inputs = tuple(names[name] for name in graph.inputs)
+    return Graph(calls, moved(graph.outputs), graph.nodes, inputs)
+
+
+def _functional(top: Node, version: Version, within: str) -> Graph:
     nodes: list[Node] = []
     calls: dict[str, Call] = {}
     for entry in _entries(top):
@@ -140,7 +208,7 @@ def _functional(top: Node, version: Version) -> Graph:
             raise node.wrong("inbound_nodes", inbound, "a list")
         calls[node.name] = _call(node, cast("list[Any]", inbound))
         nodes.append(node)
-    paths(nodes)
+    paths(nodes, within)
     outputs = top.values.get("output_layers")
     refs = tuple(_refs(outputs, top))
     for call in calls.values():
@@ -151,7 +219,10 @@ def _functional(top: Node, version: Version) -> Graph:
                 )
     if not refs or any(name not in calls for name, _ in refs):
         raise FormatError("names no layer as its output", where=top.where, expected="output_layers")
-    return Graph(calls, refs, tuple(nodes))
+    inputs = tuple(name for name, _ in _refs(top.values.get("input_layers", []), top))
+    if any(name not in calls for name in inputs):
+        raise FormatError("names no layer as its input", where=top.where, expected="input_layers")
+    return Graph(calls, refs, tuple(nodes), inputs)
 
 
 def _call(node: Node, inbound: list[Any]) -> Call:
@@ -205,7 +276,8 @@ def _old_tensors(entries: list[Any]) -> list[Ref]:
     found: list[Ref] = []
     for entry in entries:
         parts = cast("list[Any]", entry) if isinstance(entry, list) else []
-        if len(parts) >= 3 and isinstance(parts[0], str) and parts[1] == 0 and _whole(parts[2]):
+        numbers = parts[1:3]
+        if len(parts) >= 3 and isinstance(parts[0], str) and all(map(_whole, numbers)):
             found.append((parts[0], parts[2]))
     return found
 

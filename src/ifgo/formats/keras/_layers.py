@@ -12,10 +12,11 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 
-from ifgo.activations import LINEAR, RELU, SOFTMAX, Activation
+from ifgo.activations import LINEAR, SOFTMAX, Activation
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
 from ifgo.formats.keras import _recurrent
 from ifgo.formats.keras._config import SELECT_HINT, Node
+from ifgo.formats.keras._stepwise import STEPWISE
 from ifgo.formats.keras._weights import Store, expect_shape
 from ifgo.layers import (
     ActivationLayer,
@@ -29,7 +30,6 @@ from ifgo.layers import (
     Layer,
     Masking,
     RepeatVector,
-    Scale,
 )
 from ifgo.text import cut, quote
 
@@ -209,46 +209,6 @@ def _softmax(chain: Chain, node: Node) -> None:
     chain.push(ActivationLayer(node.name, SOFTMAX))
 
 
-def _leaky(chain: Chain, node: Node) -> None:
-    slope = node.real("negative_slope" if "negative_slope" in node.values else "alpha", 0.3)
-    node.close()
-    chain.push(ActivationLayer(node.name, Activation("leaky_relu", slope)))
-
-
-def _elu(chain: Chain, node: Node) -> None:
-    alpha = node.real("alpha", 1.0)
-    node.close()
-    chain.push(ActivationLayer(node.name, Activation("elu", alpha)))
-
-
-def _relu(chain: Chain, node: Node) -> None:
-    slope = 0.0 if node.raw("negative_slope") is None else node.real("negative_slope")
-    threshold = 0.0 if node.raw("threshold") is None else node.real("threshold")
-    if node.raw("max_value") is not None:
-        raise UnsupportedError(
-            f"max_value is {quote(node.raw('max_value'))}", where=node.where, expected="null"
-        )
-    node.close()
-    if threshold and slope:
-        raise UnsupportedError(
-            f"has threshold {threshold:g} and negative_slope {slope:g}",
-            where=node.where,
-            expected="one of them",
-        )
-    found = RELU
-    if threshold:
-        found = Activation("thresholded_relu", threshold)
-    elif slope:
-        found = Activation("leaky_relu", slope)
-    chain.push(ActivationLayer(node.name, found))
-
-
-def _thresholded(chain: Chain, node: Node) -> None:
-    theta = node.real("theta", 1.0)
-    node.close()
-    chain.push(ActivationLayer(node.name, Activation("thresholded_relu", theta)))
-
-
 def _dropout(chain: Chain, node: Node) -> None:
     rate = node.rate("rate", "p")
     node.raw("noise_shape")
@@ -294,15 +254,6 @@ def _batch_norm(chain: Chain, node: Node, path: str = "", last: int = 0) -> None
     chain.names |= {f"{node.name}.{ours[k]}": t.source for k, t in taken.items()}
 
 
-def _rescaling(chain: Chain, node: Node) -> None:
-    scale, offset = node.real("scale"), node.real("offset", 0.0)
-    node.close()
-    if chain.width is None:
-        raise UnsupportedError("stands before any size is known", where=node.where)
-    ones = np.ones(chain.width, np.float32)
-    chain.push(Scale(node.name, ones * np.float32(scale), ones * np.float32(offset)))
-
-
 def _masking(chain: Chain, node: Node) -> None:
     value = node.real("mask_value", 0.0)
     node.close()
@@ -337,6 +288,9 @@ def _reshape(chain: Chain, node: Node) -> None:
     given = node.raw("target_shape")
     node.close()
     target = cast("list[Any]", given) if isinstance(given, list) else []
+    if chain.domain == "vector" and not chain.layers and chain.steps is not None:
+        _folded(chain, node, target, chain.steps)
+        return
     if not all(isinstance(n, int) and (n > 0 or n == -1) for n in target) or target.count(-1) > 1:
         raise node.wrong("target_shape", given, "whole numbers")
     steps, width = chain.steps if chain.domain == "sequence" else 1, chain.width
@@ -365,10 +319,34 @@ def _reshape(chain: Chain, node: Node) -> None:
         chain.domain, chain.steps, chain.width = "sequence", shape[0], shape[1]
 
 
+def _folded(chain: Chain, node: Node, target: list[Any], total: int) -> None:
+    """An input of (batch, values) that is a sequence from here on, as it is in ifgo from the
+    start."""
+    known = [n for n in target if n != -1]
+    wrong = not all(isinstance(n, int) and n > 0 for n in known) or len(target) != 2
+    if wrong or not known or total % int(np.prod(known, dtype=object)):
+        raise node.wrong("target_shape", target, f"(time, features) of {total} values")
+    steps, width = (n if n != -1 else total // known[0] for n in target)
+    if steps * width != total:
+        raise node.wrong("target_shape", target, f"{total} values")
+    chain.domain, chain.steps = "sequence", steps
+    chain.width = chain.input_width = width
+    chain.notes.append(
+        f"{node.name} folds an input of {total} values: it is ({steps}, {width}) from the start"
+    )
+
+
 def _repeat(chain: Chain, node: Node) -> None:
     count = node.integer("n")
     node.close()
     chain.need(node, "vector")
+    if not any(layer.signature == "sequence→vector" for layer in chain.layers):
+        raise UnsupportedError(
+            "repeats the input, which is one vector and no sequence",
+            where=node.where,
+            expected="a model that takes sequences",
+            hint=SELECT_HINT,
+        )
     chain.push(RepeatVector(node.name, count))
     chain.domain, chain.steps = "sequence", count
 
@@ -459,10 +437,6 @@ _BUILD: Final[Mapping[str, Callable[[Chain, Node], None]]] = {
     "Dense": _dense,
     "Activation": _activation,
     "Softmax": _softmax,
-    "LeakyReLU": _leaky,
-    "ELU": _elu,
-    "ReLU": _relu,
-    "ThresholdedReLU": _thresholded,
     "Dropout": _dropout,
     "SpatialDropout1D": _dropout,
     "GaussianNoise": _noise,
@@ -470,12 +444,12 @@ _BUILD: Final[Mapping[str, Callable[[Chain, Node], None]]] = {
     "AlphaDropout": _noise,
     "ActivityRegularization": _noise,
     "BatchNormalization": _batch_norm,
-    "Rescaling": _rescaling,
     "Masking": _masking,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "RepeatVector": _repeat,
     "TimeDistributed": _distributed,
+    **STEPWISE,
     **dict.fromkeys(_recurrent.FAMILY, recurrent),
 }
 """Class → what becomes of it; all others are refused."""

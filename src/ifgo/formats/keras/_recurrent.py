@@ -99,7 +99,7 @@ def _cells(cell: Node) -> list[tuple[Node, str]]:
     seen: dict[str, int] = {}
     for entry in cast("list[Any]", given):
         inner = Node.parse(entry, cell.version, cell.where)
-        inner.owner = cell.owner
+        inner.owner, inner.own = cell.owner, cell.own
         if inner.kind != "LSTMCell":
             raise UnsupportedError(
                 f"is a cell of class {quote(inner.kind)}", where=inner.where, expected="LSTMCell"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any, cast
 
 from ifgo.errors import UnsupportedError
 from ifgo.formats.keras._config import SELECT_HINT, Node
@@ -26,6 +27,20 @@ from ifgo.model import (
 )
 from ifgo.text import quote
 
+_SLICES = {"GetItem": ("argument 0",), "SlicingOpLambda": ("slice_spec",)}
+"""x[...] of a functional model in Keras 3 and in TensorFlow's Keras, and where it is written."""
+
+
+def _is_whole(part: Any) -> bool:
+    """Whether it is the slice `:`."""
+    config: Any = part
+    if isinstance(part, dict) and "config" in part:
+        config = cast("dict[str, Any]", part)["config"]
+    return isinstance(config, dict) and not any(
+        cast("dict[str, Any]", config).get(key) is not None for key in ("start", "stop", "step")
+    )
+
+
 _MASK_OPS = ("NotEqual", "Any")
 """How Keras 3 spells the mask of Embedding and Masking in a functional model."""
 
@@ -40,7 +55,10 @@ def store_of(contents: Contents, nodes: tuple[Node, ...] = ()) -> Store:
     return found
 
 
-_WITH_ARRAYS = ("Dense", "Embedding", "BatchNormalization", "TimeDistributed")
+_WITH_ARRAYS = (
+    *("Dense", "Embedding", "BatchNormalization", "TimeDistributed"),
+    *("Normalization", "Conv1D"),
+)
 
 
 class Walk:
@@ -83,7 +101,9 @@ class Walk:
     def call(self, call: Call) -> None:
         """One layer."""
         node = call.node
-        call.refuse_arguments("initial_state" if is_recurrent(node) else "argument 0")
+        call.refuse_arguments(
+            "initial_state" if is_recurrent(node) else "argument 0", *_SLICES.get(node.kind, ())
+        )
         if node.kind in _MASK_OPS:
             self.mask(call)
             return
@@ -94,9 +114,16 @@ class Walk:
             if self.end[0]:
                 raise self.branch(node, "is a second input")
             self.input_name = node.name if node.kind == "InputLayer" else f"{node.name}_input"
+        elif self.joins_states(call):
+            self.last_state(call)
+            self.end = (node.name, 0)
+            return
         else:
             self.advance(call)
-        self.chain.read(node)
+        if node.kind in _SLICES:
+            self.last_step(call)
+        else:
+            self.chain.read(node)
         if is_recurrent(node):
             self.recurrent(call, self.chain.layers[before:])
         self.end = (node.name, 0)
@@ -148,6 +175,40 @@ class Walk:
             chain.layers.pop()
         assert isinstance(chain.layers[-1], Recurrent)
         chain.push(LastStep(f"{chain.layers[-1].name}_last", "state"))
+        chain.end_sequence()
+
+    def joins_states(self, call: Call) -> bool:
+        """Whether it puts the final h of both directions together, and nothing else is used of
+        the layer before."""
+        node, chain = call.node, self.chain
+        name = self.end[0]
+        if node.kind != "Concatenate" or call.inputs != ((name, 1), (name, 3)):
+            return False
+        given = self.graph.calls[name].node
+        layers = [layer for layer in chain.layers if isinstance(layer, Recurrent)]
+        merged = bool(layers) and layers[-1].directions == 2 and layers[-1].merge == "concat"
+        alone = all(self.uses[name, k] == (k in (1, 3)) for k in range(5))
+        shown = any(ref[0] == name for ref in self.graph.outputs)
+        known = node.raw("axis", -1) in (-1, 1) and given.kind == "Bidirectional"
+        return known and merged and alone and not shown and is_recurrent(given)
+
+    def last_step(self, call: Call) -> None:
+        """x[:, -1], or the number of the last step."""
+        node, chain = call.node, self.chain
+        given = call.plain.get("argument 0", call.plain.get("slice_spec"))
+        parts: list[Any] = cast("list[Any]", given) if isinstance(given, list) else []
+        whole = [_is_whole(part) for part in parts]
+        last = parts[1] if len(parts) > 1 and isinstance(parts[1], int) else None
+        fits = last == -1 or (chain.steps is not None and last == chain.steps - 1)
+        if not fits or not whole[0] or not all(whole[2:]) or len(parts) > 3:
+            raise UnsupportedError(
+                "takes a part of its input other than the last step",
+                where=node.where,
+                expected="x[:, -1]",
+                hint=SELECT_HINT,
+            )
+        chain.need(node, "sequence")
+        chain.push(LastStep(node.name, "sequence"))
         chain.end_sequence()
 
     def mask(self, call: Call) -> None:

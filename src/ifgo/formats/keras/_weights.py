@@ -27,7 +27,7 @@ LSTM_PARTS: Final = ("kernel", "recurrent_kernel", "bias")
 _KERAS1: Final = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}
 _KNOWN: Final = re.compile(
     r"(?:.*_)?(?P<old>[WUb](?:_[ifco])?)|(?P<new>kernel|recurrent_kernel|bias|embeddings|gamma|beta"
-    r"|moving_mean|moving_variance)"
+    r"|moving_mean|moving_variance|mean|variance|count)"
 )
 """The last part of an array's name, in Keras 1 and later."""
 
@@ -78,7 +78,7 @@ class ByName:
 
     groups: dict[str, Object]
     names: dict[str, list[str]]
-    at: Counter[str] = field(default_factory=Counter[str])
+    """By layer, those that nobody took yet."""
     notes: list[str] = field(default_factory=list[str])
 
     @staticmethod
@@ -106,14 +106,17 @@ class ByName:
         )
 
     def counts(self, node: Node) -> int:
-        return len(self.names.get(node.owner, [])) - self.at[node.owner]
+        return len(self.names.get(node.owner, []))
 
     def take(self, node: Node, path: str, parts: Sequence[str]) -> list[Taken]:
         if not parts:
             return []
         if node.owner not in self.groups:
             raise FormatError("has no arrays in the file", where=node.where, expected="a group")
-        names, group = self.names[node.owner][self.at[node.owner] :], self.groups[node.owner]
+        left, group = self.names[node.owner], self.groups[node.owner]
+        # In a model within the model, those of frozen layers come last.
+        own = [n for n in left if node.own in n.split("/")[:-1]] if node.own else []
+        names = own or left
         split_gates = bool(names) and bool(last_part(names[0])[1])
         count = 4 * len(parts) if split_gates else len(parts)
         found: list[Taken] = []
@@ -121,7 +124,8 @@ class ByName:
             held = group.at(name)
             if held is None:
                 raise FormatError(f"lists array {quote(name)}", where=node.where, expected="it")
-            found.append(Taken(held.array(), held.name, last_part(name)[1]))
+            part, gate = last_part(name)
+            found.append(Taken(_read(held, part), held.name, gate))
         wanted = (
             [(part, gate) for gate in "igfo" for part in parts]
             if split_gates
@@ -136,11 +140,12 @@ class ByName:
                 expected=", ".join(parts) + " in this order",
                 hint="The config is another model's, or the file is damaged",
             )
-        self.at[node.owner] += count
+        taken = set(names[:count])
+        self.names[node.owner] = [name for name in left if name not in taken]
         return found
 
     def rest(self) -> list[str]:
-        return [layer for layer, names in self.names.items() if len(names) > self.at[layer]]
+        return [layer for layer, names in self.names.items() if names]
 
 
 @dataclass
@@ -169,7 +174,7 @@ class ByPath:
             )
         self.used.add(place)
         held = [found[str(k)] for k in range(len(parts))]
-        return [Taken(one.array(), one.name) for one in held]
+        return [Taken(_read(o, part), o.name) for o, part in zip(held, parts, strict=True)]
 
     def rest(self) -> list[str]:
         top = self.root.children.get("layers")
@@ -186,6 +191,11 @@ class ByPath:
                 else:
                     waiting.append(child)
         return found
+
+
+def _read(held: Object, part: str) -> Array:
+    """The array; that of a count of training steps, a whole number, is not read."""
+    return np.zeros(0, np.float32) if part == "count" else held.array()
 
 
 def snake(name: str) -> str:
