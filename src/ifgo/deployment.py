@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ifgo import files, formats
-from ifgo.errors import IfgoError, UsageError
+from ifgo.errors import IfgoError, UnsupportedError, UsageError
 from ifgo.formats import raw
 from ifgo.model import Model
 from ifgo.program import Program
@@ -142,6 +142,8 @@ def _weights(model: Model, place: Path, folder: Path) -> list[str]:
         raw.refuse_others(folder / "weights", names)
     except IfgoError as error:
         error.where = str(folder / "weights")
+        if isinstance(error, UnsupportedError):
+            error.hint = "Keep the weights in the source: --weights embedded"
         raise
     return [f"weights/{name}" for name in names]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -237,3 +238,24 @@ def test_select_reaches_every_verb(ifgo, model, model_file, tmp_path):
         assert said in done.err, (verb, done.err)
     assert np.load(y).shape == (1, 4, 5)
     assert [layer.name for layer in package.load(tmp_path / "part.ifgo").layers] == ["lstm0"]
+
+
+def test_sheets_are_listed_with_a_line_each(ifgo):
+    """No model is needed, and each name is one that --sheet takes."""
+    done = ifgo("inspect", "--sheets")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split("  ", 1) for line in done.out.splitlines()]
+    folder = Path(package.__file__).parent / "formats" / "sheets"
+    assert [name for name, _ in lines] == sorted(path.stem for path in folder.glob("*.toml"))
+    assert all(title.strip() for _, title in lines)
+
+
+def test_a_pickle_of_unknown_classes_needs_a_sheet(ifgo, tmp_path):
+    path = tmp_path / "net.pkl"
+    path.write_bytes(b"\x80\x02}q\x00.")
+    done = ifgo("inspect", path)
+    assert done.code == 4
+    assert done.error.endswith(
+        "It is a pickle of arrays: say what they mean with --sheet FILE or NAME (sheet= in "
+        "Python); ifgo inspect --sheets lists the sheets of known sources"
+    )

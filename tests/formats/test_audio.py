@@ -145,7 +145,6 @@ def test_nam_starts_where_the_file_says(tmp_path: Path) -> None:
     assert model.provenance.notes == (
         "sample_rate: 48000",
         "metadata name: a pedal",
-        "metadata date year: 2024",
     )
 
 

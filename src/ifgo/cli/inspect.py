@@ -18,12 +18,33 @@ from ifgo.gates import CANONICAL, GATE_NAMES, LSTM_LAYOUTS
 from ifgo.model import Model, Provenance
 
 
+def _sheets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """One line for each sheet that comes with ifgo."""
+    if not wanted or context.resilient_parsing:
+        return
+    from ifgo.formats.arrays import shipped
+
+    titles = shipped()
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        terminal.say(f"{name:<{width}}  {title}")
+    context.exit()
+
+
 @click.command("inspect")
 @click.option("--gates", is_flag=True, help="Also show each gate: shapes, range, mean, L2 norm.")
 @click.option(
     "--lstms",
     is_flag=True,
     help="List the recurrent layers of any graph, also one that ifgo cannot read whole.",
+)
+@click.option(
+    "--sheets",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_sheets,
+    help="List the sheets that come with ifgo, for --sheet NAME; needs no MODEL.",
 )
 @model_source()
 @json_option

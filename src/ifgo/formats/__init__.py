@@ -18,6 +18,7 @@ from ifgo.files import as_path
 from ifgo.formats._attributes import LOSSES as LOSSES
 from ifgo.formats._attributes import Attribute, Losses, Mark, permitted, with_marks
 from ifgo.formats._narrow import narrow
+from ifgo.formats._unpickle import starts_pickle
 from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.model import Model
 from ifgo.text import quote
@@ -154,9 +155,21 @@ def _found(place: Path, format: str | None, options: dict[str, Any]) -> str:
             "is in no format that ifgo knows",
             where=str(place),
             expected="one of " + ", ".join(FORMATS),
-            hint="Name it with --from FORMAT (format= in Python) if its ending is unusual",
+            hint=_remedy(place),
         )
     return name
+
+
+def _remedy(place: Path) -> str:
+    """What to try with a file that is in no format."""
+    if place.is_file():
+        with place.open("rb") as stream:
+            if starts_pickle(stream.read(2)):
+                return (
+                    "It is a pickle of arrays: say what they mean with --sheet FILE or NAME "
+                    "(sheet= in Python); ifgo inspect --sheets lists the sheets of known sources"
+                )
+    return "Name it with --from FORMAT (format= in Python) if its ending is unusual"
 
 
 def _require_readable(place: Path) -> None:

@@ -24,6 +24,10 @@ from ifgo.text import cut, quote
 
 VERSION: Final = 1
 
+MADMOM: Final = "madmom_lstm"
+_MADMOM_HEAD: Final = b"\x80\x02cmadmom.ml.nn\nNeuralNetwork\n"
+"""How its pickles start, protocol 2: all that madmom ever wrote."""
+
 Orientation = Literal["rows", "columns", "blocks"]
 Bias = Literal["two", "stacked", "one", "none"]
 
@@ -126,9 +130,12 @@ class Sheet:
 
 def find(sheet: str | None, path: Path) -> Sheet:
     """The sheet of the model at `path`: the file or the shipped sheet that `sheet` names, or
-    NAME.toml beside it. Raises UsageError where there is none, and what `parse` raises."""
+    NAME.toml beside it, or that of madmom's pickles, which name their class.
+    Raises UsageError where there is none, and what `parse` raises."""
     if sheet is None:
         beside = path / "sheet.toml" if path.is_dir() else path.with_suffix(".toml")
+        if not beside.is_file() and is_madmom(path):
+            return parse(_text(MADMOM), MADMOM)
         if not beside.is_file():
             raise UsageError(
                 "needs a sheet that says what its arrays mean",
@@ -145,6 +152,22 @@ def find(sheet: str | None, path: Path) -> Sheet:
             expected="a file, or one of " + ", ".join(_names()),
         )
     return _file(Path(sheet))
+
+
+def is_madmom(path: Path) -> bool:
+    """Whether `path` is a pickle of madmom's NeuralNetwork, by the name of its class."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(_MADMOM_HEAD)) == _MADMOM_HEAD
+    except OSError:
+        return False
+
+
+def shipped() -> dict[str, str]:
+    """Name and title of every sheet that comes with ifgo."""
+    return {name: parse(_text(name), name).title for name in _names()}
 
 
 def _file(path: Path) -> Sheet:

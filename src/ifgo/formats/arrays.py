@@ -13,7 +13,8 @@ from ifgo.errors import FormatError, IfgoError, UsageError
 from ifgo.formats import Report
 from ifgo.formats import _arrays_files as containers
 from ifgo.formats._arrays_build import Store, build
-from ifgo.formats._arrays_sheet import Sheet, find
+from ifgo.formats._arrays_sheet import Sheet, find, is_madmom
+from ifgo.formats._arrays_sheet import shipped as shipped
 from ifgo.formats._arrays_write import write_files
 from ifgo.formats._attributes import Losses
 from ifgo.layers import Embedding, Layer, Recurrent
@@ -29,12 +30,14 @@ _ALWAYS: Final = (".npz", ".npy")
 
 
 def sniff(path: Path) -> bool:
-    """Whether `path` is a NumPy file, or another dump or folder with its sheet beside it."""
+    """Whether `path` is a NumPy file, a pickle of madmom, or a dump with its sheet beside it."""
     try:
         if path.is_dir():
             return (path / "sheet.toml").is_file()
         if path.suffix.lower() in _ALWAYS:
             return path.is_file()
+        if is_madmom(path):
+            return True
         known = path.suffix.lower() in containers.READERS
         return known and path.is_file() and path.with_suffix(".toml").is_file()
     except OSError:

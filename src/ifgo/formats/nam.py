@@ -33,6 +33,8 @@ WRITE_OPTIONS: tuple[str, ...] = ()
 
 VERSION: Final = "0.5.4"
 """What is written: the oldest version line, which every player of LSTMs reads."""
+_TOLD: Final = ("name", "input_level_dbu", "output_level_dbu")
+"""What of the metadata a user of the numbers needs: what it models, and at which levels."""
 _MINORS: Final = (5, 7)
 """Versions 0.5.x to 0.7.x store an LSTM alike, and are what NAM's own core reads."""
 
@@ -114,7 +116,8 @@ def _model(root: _json.Fields, path: Path) -> Model:
     if root.values.get("sample_rate") is not None:
         notes.append(f"sample_rate: {root.number('sample_rate'):g}")
     if root.values.get("metadata") is not None:
-        notes += _json.notes_of(root.fields("metadata").values)
+        said = root.fields("metadata").values
+        notes += _json.notes_of({key: said[key] for key in _TOLD if key in said})
     names = {name: "weights" for layer in layers for name in _names(layer)}
     provenance = Provenance("nam", version, str(path), tuple(notes), names)
     return Model((FeatureInput(inputs),), tuple(layers), provenance=provenance)

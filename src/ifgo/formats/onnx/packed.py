@@ -22,10 +22,10 @@ BESIDE = "LSTM layers one after another"
 
 
 def label(name: str, default: str) -> str:
-    """A name of the file as the model carries it; a longer one ends in a digest of the whole, since
-    two may differ behind what is kept."""
+    """A name of the file as the model carries it; one that is longer or no ASCII ends in a digest
+    of the whole, since two may differ in what is not kept."""
     shown = printable(name, len(name)) or default
-    if len(shown) <= limits.MAX_NAME_CHARS:
+    if shown == (name or default) and len(shown) <= limits.MAX_NAME_CHARS:
         return shown
     digest = sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{shown[: limits.MAX_NAME_CHARS - 9]}~{digest}"
