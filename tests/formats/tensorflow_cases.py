@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ifgo.formats.tensorflow.file import _graph
+from ifgo.formats.tensorflow.file import message
 
 DTYPES = {"float32": 1, "int32": 3}
 
@@ -19,7 +19,7 @@ class Def:
     """A GraphDef under construction."""
 
     def __init__(self) -> None:
-        self.graph = _graph()()
+        self.graph = message("Graph")()
 
     def node(self, name: str, op: str, *inputs: str, **attributes: Any) -> str:
         """One node. Attributes: bytes, bool, int, float, a tuple (shape) or an array (tensor)."""

@@ -123,12 +123,13 @@ def test_layers_by_name_and_where_the_model_starts(tmp_path: Path) -> None:
         (
             {"limit": 3},
             "loop 'rnn/while' does not run over the whole of its sequence, expected "
-            "tf.nn.dynamic_rnn without sequence_length",
+            "every step once, as tf.nn.dynamic_rnn and Keras run",
         ),
         ({"start": 1}, "loop 'rnn/while' does not count from 0 in ones, expected steps in order"),
         (
             {"state": 0.5},
-            "the loop starts with state 'rnn/h0/zeros' of 4 units, expected zeros",
+            "the loop starts with state 'rnn/h0/zeros' of 4 units, expected zeros, or an "
+            "input of the graph",
         ),
     ],
 )
@@ -140,13 +141,13 @@ def test_a_loop_that_is_refused(tmp_path: Path, odd: dict[str, Any], says: str) 
 def test_one_operator_at_a_time(tmp_path: Path, op: str) -> None:
     """Another operator in a cell is another cell that is read as what it is, or a refusal."""
     path = saved(tmp_path / "a.pb", [draw_cell(6, peephole=True, clip=0.25)])
-    from ifgo.formats.tensorflow.file import _graph
+    from ifgo.formats.tensorflow.file import message
 
     whole = path.read_bytes()
-    count = sum(node.op == op.encode() for node in _graph().FromString(whole).node)
+    count = sum(node.op == op.encode() for node in message("Graph").FromString(whole).node)
     refused = 0
     for k in range(count):
-        graph = _graph().FromString(whole)
+        graph = message("Graph").FromString(whole)
         node = [node for node in graph.node if node.op == op.encode()][k]
         node.op = b"Softplus" if op in ("Sigmoid", "Tanh") else b"Sub"
         path.write_bytes(graph.SerializeToString())
@@ -165,8 +166,9 @@ def test_what_is_no_frozen_graph(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"")
     for path in (tmp_path, tmp_path / "saved_model.pb"):
         assert refusal(path) == (
-            "is a SavedModel, whose weights lie in a checkpoint beside it, expected a frozen "
-            "GraphDef. Save the Keras model as .keras or .h5 (model.save), or freeze its graph"
+            "saved_model.pb: holds no SavedModel, or a truncated one (its protobuf does not "
+            "decode), expected a graph for serving. Save the model again: model.export(folder) or "
+            "tf.saved_model.save"
         )
     d = Def()
     d.node("y", "Sigmoid", d.node("x", "Placeholder", dtype=1, shape=(-1, 3)))

@@ -39,6 +39,7 @@ OWN: Final = (
     hostile_keras.KERAS_H5,
     hostile_tflite.TFLITE,
     hostile_tensorflow.TENSORFLOW,
+    hostile_tensorflow.SAVED_MODEL,
     hostile_audio.RTNEURAL,
     hostile_audio.GUITARML,
     hostile_audio.NAM,

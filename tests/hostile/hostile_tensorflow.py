@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,12 @@ from corpus import NAMES, Format, Mutant
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "formats"))
 from tensorflow_cases import Def, draw_cell, dynamic_rnn
+
+from ifgo.formats.tensorflow.bundle import Bundle
+from ifgo.formats.tensorflow.crc import crc32c, masked
+from ifgo.formats.tensorflow.file import message
+
+ARCHIVE = Path(__file__).resolve().parents[1] / "formats" / "tensorflow_models.tar.xz"
 
 
 def _whole(name: str = "x") -> Def:
@@ -135,3 +143,155 @@ def crafted() -> Iterator[Mutant]:
 
 
 TENSORFLOW = Format("tensorflow", intact, crafted)
+
+
+# -- SavedModel folders -----------------------------------------------------------------------
+
+
+def saved(folder: Path) -> Path:
+    """One that TensorFlow wrote."""
+    target = folder / "m"
+    with tarfile.open(ARCHIVE) as archive:
+        for member in archive.getmembers():
+            if member.name.startswith("lstm_last_dense/"):
+                content = archive.extractfile(member)
+                assert content is not None
+                path = target / member.name.partition("/")[2]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
+    return target
+
+
+def _meta(change: Callable[[Any], None]) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = saved(folder) / "saved_model.pb"
+        model = message("SavedModel").FromString(path.read_bytes())
+        change(model.meta_graphs[0])
+        path.write_bytes(model.SerializeToString())
+        return path.parent
+
+    return write
+
+
+def _calls(change: Callable[[Any, Any], None]) -> Callable[[Any], None]:
+    """What every call of a function calls instead."""
+
+    def apply(meta: Any) -> None:
+        for function in meta.graph_def.library.function:
+            for node in function.node_def:
+                for entry in node.attr:
+                    if entry.key in (b"f", b"body", b"cond"):
+                        change(function, entry.value.func)
+
+    return apply
+
+
+def _itself(function: Any, called: Any) -> None:
+    called.name = function.signature.name
+
+
+def _nobody(function: Any, called: Any) -> None:
+    called.name = b"nobody"
+
+
+def _doubling(meta: Any) -> None:
+    """Each function calls the one before it twice."""
+    for k in range(40):
+        function = meta.graph_def.library.function.add()
+        function.signature.name = f"twice{k}".encode()
+        for name in (b"a", b"b"):
+            node = function.node_def.add(name=name, op=b"PartitionedCall")
+            node.attr.add(key=b"f").value.func.name = f"twice{k - 1}".encode()
+    _calls(lambda _, called: setattr(called, "name", b"twice39"))(meta)
+
+
+def _index(change: Callable[[Any], None]) -> Callable[[Path], Path]:
+    """The entry of every variable changed, in an index whose checksums fit."""
+
+    def write(folder: Path) -> Path:
+        target = saved(folder)
+        path = target / "variables" / "variables.index"
+        entries = dict(Bundle(path.with_suffix("")).entries)
+        for key, value in entries.items():
+            if key:
+                entry = message("BundleEntry").FromString(value)
+                change(entry)
+                entries[key] = entry.SerializeToString()
+        path.write_bytes(_table(entries))
+        return target
+
+    return write
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _table(entries: dict[bytes, bytes]) -> bytes:
+    """A LevelDB table of one block."""
+
+    def block(pairs: dict[bytes, bytes]) -> bytes:
+        data = b"".join(
+            b"\0" + _varint(len(key)) + _varint(len(value)) + key + value
+            for key, value in pairs.items()
+        )
+        data += struct.pack("<II", 0, 1)
+        return data + struct.pack("<BI", 0, masked(crc32c(data + b"\0")))
+
+    first = block(entries)
+    handle = _varint(0) + _varint(len(first) - 5)
+    second = block({b"~": handle})
+    footer = b"\0\0" + _varint(len(first)) + _varint(len(second) - 5)
+    magic = 0xDB4775248B80FB57
+    return first + second + footer.ljust(40, b"\0") + struct.pack("<Q", magic)
+
+
+def _sizes(*sizes: int) -> Callable[[Any], None]:
+    def change(entry: Any) -> None:
+        del entry.shape.dim[:]
+        for size in sizes:
+            entry.shape.dim.add(size=size)
+
+    return change
+
+
+def _field(name: str, value: int) -> Callable[[Any], None]:
+    return lambda entry: setattr(entry, name, value)
+
+
+def _linked(folder: Path) -> Path:
+    """The numbers are a link out of the folder."""
+    target = saved(folder)
+    path = target / "variables" / "variables.data-00000-of-00001"
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    return target
+
+
+SAVED: dict[str, Callable[[Path], Path]] = {
+    "functions that call themselves": _meta(_calls(_itself)),
+    "functions that are not there": _meta(_calls(_nobody)),
+    "calls that double": _meta(_doubling),
+    "a variable of another part": _index(_field("shard_id", 7)),
+    "a variable of part -1": _index(_field("shard_id", -1)),
+    "a variable before its file": _index(_field("offset", -8)),
+    "a variable behind its file": _index(_field("offset", 2**62)),
+    "a variable of negative length": _index(_field("size", -4)),
+    "a variable of endless length": _index(_field("size", 2**62)),
+    "a huge variable": _index(_sizes(2**31, 2**31)),
+    "a variable of size -1": _index(_sizes(-1)),
+    "a variable of text": _index(_field("dtype", 7)),
+    "numbers elsewhere": _linked,
+}
+
+
+def saved_crafted() -> Iterator[Mutant]:
+    for name, write in SAVED.items():
+        yield Mutant(f"SavedModel: {name}", write)
+
+
+SAVED_MODEL = Format("saved_model", saved, saved_crafted)

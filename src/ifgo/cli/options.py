@@ -58,6 +58,10 @@ _READING: Final[dict[str, dict[str, Any]]] = {
         "metavar": "TENSOR",
         "help": "Tensor of a TensorFlow graph that is the model's output.",
     },
+    "signature": {
+        "metavar": "NAME",
+        "help": "Signature of a SavedModel, serving_default where none is given.",
+    },
     "shape": {
         "metavar": "I,H",
         "help": "Sizes of a text of gate blocks (stm32_text): input_size,hidden_size.",

@@ -29,7 +29,7 @@ WRITE_OPTIONS: Final = ()
 def sniff(path: Path) -> bool:
     """Whether the name ends in .onnx, or the file starts as exporters start one."""
     try:
-        if not path.is_file():
+        if not path.is_file() or path.name == "saved_model.pb":
             return False
         if path.suffix.lower() in EXTENSIONS:
             return True

@@ -125,7 +125,9 @@ def recurrent(chain: Chain, a: Arguments) -> list[Value]:
             )
         directions = ("backward",) if directions == ("forward",) else ("forward",)
         cells = dict(zip(directions, cells.values(), strict=True))
-    initial, given = initial_state(chain, a, (count, hidden), batch, rules.layout, weights.dtype)
+    initial, given = initial_state(
+        chain, a, (count, hidden, hidden), batch, rules.layout, weights.dtype
+    )
     made = chain.open(
         "sequence",
         count * hidden,
@@ -160,11 +162,24 @@ def _ready(chain: Chain, a: Arguments, layer: Recurrent) -> list[Value]:
         layer, sources = _turned(layer, sources)
     given: list[Given] = []
     if a.optional(5) is not None or a.optional(6) is not None:
-        size = (1, layer.hidden_size)
+        size = (1, layer.cell.output_size, layer.hidden_size)
         initial, given = initial_state(chain, a, size, batch, 0, layer.cell.weight_ih.dtype)
         layer = replace(layer, initial=initial)
+    lengths = _lengths(chain, stream, a.optional(4), time)
+    if lengths is not None and time.backwards:
+        raise UnsupportedError(
+            "runs over a reversed sequence with lengths", expected="one over whole sequences"
+        )
     width = layer.output_size(stream.width)
-    made = chain.open("sequence", width, stream.dtype, parent=stream, layer=layer, sources=sources)
+    made = chain.open(
+        "sequence",
+        width,
+        stream.dtype,
+        parent=stream,
+        layer=layer,
+        lengths=lengths,
+        sources=sources,
+    )
     chain.slots.extend(Slot(made, g.part, g.ids) for g in given)
     y = chain.laid_out(made, (1, 1, width), (*x.axes[:2], ()))
     results = [transpose(y, (1, 0, 2)) if layout else y]

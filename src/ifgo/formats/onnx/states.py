@@ -47,21 +47,22 @@ class Given:
 def initial_state(
     chain: Chain,
     a: Arguments,
-    shape: tuple[int, int],
+    shape: tuple[int, int, int],
     batch: Axis | None,
     layout: int,
     dtype: np.dtype[Any],
 ) -> tuple[InitialState, list[Given]]:
-    """The start of an LSTM node with shape (D, H), and the inputs it comes from.
+    """The start of an LSTM node with shape (D, P, H), and the inputs it comes from.
 
     Raises UnsupportedError where the state is neither zero, nor one constant for all sequences,
     nor an input for h, c or both with zero for the rest.
     """
     given: list[Given] = []
     constants: list[NDArray[Any] | None] = []
-    for position, part in ((5, "h"), (6, "c")):
+    shapes = (shape[0], shape[1]), (shape[0], shape[2])
+    for position, part, own in ((5, "h", shapes[0]), (6, "c", shapes[1])):
         value = a.optional(position)
-        rows = None if value is None else _rows(value, part, shape, batch, layout)
+        rows = None if value is None else _rows(value, part, own, batch, layout)
         if value is None or rows is None:
             constants.append(None)
         elif value.signal:
@@ -79,7 +80,10 @@ def initial_state(
         )
     if all(constant is None for constant in constants):
         return InitialState(), []
-    h, c = (np.zeros(shape, dtype) if x is None else x.reshape(shape) for x in constants)
+    h, c = (
+        np.zeros(own, dtype) if x is None else x.reshape(own)
+        for x, own in zip(constants, shapes, strict=True)
+    )
     return InitialState("constant", h, c), []
 
 

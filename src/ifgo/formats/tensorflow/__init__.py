@@ -1,7 +1,9 @@
-"""Frozen TensorFlow graphs (GraphDef .pb), read without TensorFlow. FORMATS.md, TensorFlow.
+"""Frozen TensorFlow graphs (GraphDef .pb) and SavedModel folders, read without TensorFlow.
+FORMATS.md, TensorFlow.
 
-Beside this file: file (plain data), graph (nodes for the walk of the ONNX reader, see
-ifgo.formats._graph), loops with step (while loops that are LSTMs).
+Beside this file: file (plain data), saved_model with bundle and crc (variables), functions and
+frames (one flat graph and its loops), graph with tensordot (nodes for the walk of the ONNX reader,
+see ifgo.formats._graph), loops with run, extent, turned and step (while loops that are LSTMs).
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from ifgo.formats._attributes import Losses
 from ifgo.formats._graph import ArrayGraph
 from ifgo.formats.extraction import Listing
 from ifgo.formats.onnx.file import Node
+from ifgo.formats.tensorflow.functions import Flat
 from ifgo.model import Model
 from ifgo.text import listed, quote
 
 EXTENSIONS: Final = (".pb",)
-READ_OPTIONS: Final = ("select", "start", "end")
+READ_OPTIONS: Final = ("select", "start", "end", "signature")
 WRITE_OPTIONS: Final = ()
 
 _KERAS: Final = "Save the Keras model as .keras or .h5 (model.save), or freeze its graph"
@@ -45,18 +48,20 @@ def read(
     select: str | Sequence[str] | None = None,
     start: str | None = None,
     end: str | None = None,
+    signature: str | None = None,
 ) -> Model:
     """The model in `path`, or the recurrent layers that `select` names as a model of their own.
 
     start, end: names of the tensors that are the model's input and output, where the graph holds
-    more: a front end for audio, a loss. Raises FormatError on a damaged file, UnsupportedError on a
-    SavedModel, and naming the node that is no part of a chain around LSTM cells.
+    more: a front end for audio, a loss. signature: that of a SavedModel, serving_default where none
+    is given. Raises FormatError on a damaged file, UnsupportedError naming the node that is no
+    part of a chain around LSTM cells.
     """
     from ifgo.formats.onnx.extract import extract
     from ifgo.formats.onnx.model import assemble
     from ifgo.formats.onnx.walk import Walk
 
-    graph = _graph(path, start, end)
+    graph = _graph(path, start, end, signature)
     if select is not None:
         return extract(graph, {}, select, str(path))
     walk = Walk(graph, {})
@@ -66,11 +71,17 @@ def read(
     return assemble(graph, walk, str(path))
 
 
-def list_layers(path: Path, *, start: str | None = None, end: str | None = None) -> Listing:
+def list_layers(
+    path: Path,
+    *,
+    start: str | None = None,
+    end: str | None = None,
+    signature: str | None = None,
+) -> Listing:
     """The LSTM loops of the graph in `path`, whatever else it holds."""
     from ifgo.formats.onnx.extract import listing
 
-    return listing(_graph(path, start, end), {})
+    return listing(_graph(path, start, end, signature), {})
 
 
 def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
@@ -82,29 +93,34 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     )
 
 
-def _graph(path: Path, start: str | None, end: str | None) -> ArrayGraph:
+def _graph(
+    path: Path, start: str | None, end: str | None, signature: str | None = None
+) -> ArrayGraph:
     """The graph from `start` to `end`."""
     from ifgo.formats._graph import OPSET
-    from ifgo.formats.tensorflow.file import parse
+    from ifgo.formats.tensorflow.file import graph_of
+    from ifgo.formats.tensorflow.frames import unframed
+    from ifgo.formats.tensorflow.functions import flatten
     from ifgo.formats.tensorflow.graph import Translation, entry
     from ifgo.formats.tensorflow.loops import Loops
+    from ifgo.formats.tensorflow.saved_model import parse
+    from ifgo.formats.tensorflow.tensordot import plain_products
 
-    if path.is_dir() or path.name == "saved_model.pb":
-        raise UnsupportedError(
-            "is a SavedModel, whose weights lie in a checkpoint beside it",
-            expected="a frozen GraphDef",
-            hint=_KERAS,
-        )
-    nodes = parse(path)
+    folder = path.parent if path.name == "saved_model.pb" else path
+    saved = parse(folder, signature) if path.is_dir() or folder != path else None
+    flat = unframed(flatten(graph_of(path)) if saved is None else saved.flat)
+    nodes = plain_products(flat.nodes)
     translation = Translation(nodes)
     arrays = translation.out.arrays
 
     def constant(plain: list[Node], name: str) -> NDArray[Any] | None:
         return translation.known(name) if name in nodes else arrays.get(name)
 
-    loops = Loops(translation, constant)
+    loops = Loops(translation, flat.loops, constant)
     inputs = dict(translation.inputs)
     made = loops.nodes
+    if signature is not None and saved is None:
+        raise UsageError("signature is given, but this is no SavedModel", expected="a folder")
     if start is not None:
         start = start.removesuffix(":0")
         node = nodes.get(start)
@@ -119,14 +135,14 @@ def _graph(path: Path, start: str | None, end: str | None) -> ArrayGraph:
             sizes = sizes if target is None else tuple(int(n) for n in target.reshape(-1)[:8])
         if node.op != "Placeholder":
             inputs[start] = entry(start, sizes, np.dtype(np.float32))
-    outputs = _outputs(made, end)
+    outputs = _outputs(made, flat, end) if saved is None or end is not None else saved.outputs
     needed = _reached(made, outputs)
     return ArrayGraph(
         nodes=made,
         inputs={name: value for name, value in inputs.items() if name in needed},
         outputs=outputs,
         opset=OPSET,
-        producer="GraphDef",
+        producer="GraphDef" if saved is None else f"SavedModel {saved.version}".rstrip(),
         folder=path.parent,
         _tensors={},
         framework="tensorflow",
@@ -134,26 +150,27 @@ def _graph(path: Path, start: str | None, end: str | None) -> ArrayGraph:
     )
 
 
-def _outputs(nodes: tuple[Node, ...], end: str | None) -> tuple[str, ...]:
+def _outputs(nodes: tuple[Node, ...], flat: Flat, end: str | None) -> tuple[str, ...]:
     """The tensors that nothing takes and that depend on an LSTM, or `end`."""
     every = [name for node in nodes for name in node.outputs]
     if end is not None:
         if end.removesuffix(":0") not in every:
             raise UsageError(f"end names {quote(end)}", expected="one of " + listed(every[::-1]))
         return (end.removesuffix(":0"),)
-    taken = {name for node in nodes for name in node.inputs}
+    taken = {name for node in (*nodes, *flat.nodes.values()) for name in node.inputs}
+    taken |= flat.kept | {v.start for loop in flat.loops for v in loop.variables}
     behind: set[str] = set()
     for node in nodes:
         if node.op == "LSTM" or behind.intersection(node.inputs):
             behind.update(node.outputs)
-    ends = [name for name in every if name in behind and name not in taken]
+    ends = [name for name in every if name in behind and name not in taken and name[:1] != " "]
     unused = {name for node in nodes if node.kind in ("Exit", "While") for name in node.outputs}
     found = tuple(name for name in ends if name not in unused) or tuple(ends)
     if not found:
         raise UnsupportedError(
             "has no loop that runs LSTM cells, but "
             + listed(dict.fromkeys(node.op for node in nodes)),
-            expected="a frozen graph with tf.nn.dynamic_rnn",
+            expected="a graph with tf.nn.dynamic_rnn or Keras LSTMs",
             hint=_KERAS,
         )
     return found

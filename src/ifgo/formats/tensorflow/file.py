@@ -1,7 +1,8 @@
-"""A frozen GraphDef as plain data: nodes by name, attributes, constants. Nothing is computed.
+"""What TensorFlow writes as plain data: messages, attributes, constants. Nothing is computed.
 
-The messages are declared here with the field numbers of TensorFlow's graph.proto, node_def.proto,
-attr_value.proto and tensor.proto: only what is read, so that no TensorFlow is needed.
+The messages are declared here with the field numbers of TensorFlow's graph.proto, function.proto,
+meta_graph.proto, tensor_bundle.proto and others: only what is read, so that no TensorFlow is
+needed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats.onnx.wire import is_affordable
 from ifgo.text import quote
 
-_BOOL, _INT32, _INT64, _FLOAT, _DOUBLE, _BYTES = 8, 5, 3, 2, 1, 12
+_BOOL, _INT32, _INT64, _FLOAT, _DOUBLE, _BYTES, _FIXED32 = 8, 5, 3, 2, 1, 12, 7
 
 _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, bool], ...]]] = {
     "Dim": (("size", 1, _INT64, False),),
@@ -37,6 +38,7 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, bool], ...]]] = {
         ("int_val", 7, _INT32, True),
         ("int64_val", 10, _INT64, True),
         ("bool_val", 11, _BOOL, True),
+        ("string_val", 8, _BYTES, True),
     ),
     "List": (("i", 3, _INT64, True),),
     "Attribute": (
@@ -48,7 +50,9 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, bool], ...]]] = {
         ("type", 6, _INT32, False),
         ("shape", 7, "Shape", False),
         ("tensor", 8, "Tensor", False),
+        ("func", 10, "Function", False),
     ),
+    "Function": (("name", 1, _BYTES, False),),
     "Entry": (("key", 1, _BYTES, False), ("value", 2, "Attribute", False)),
     "Node": (
         ("name", 1, _BYTES, False),
@@ -56,11 +60,47 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, bool], ...]]] = {
         ("input", 3, _BYTES, True),
         ("attr", 5, "Entry", True),
     ),
-    "Graph": (("node", 1, "Node", True), ("library", 2, _BYTES, False)),
+    "Graph": (("node", 1, "Node", True), ("library", 2, "Library", False)),
+    "Library": (("function", 1, "FunctionDef", True),),
+    "FunctionDef": (
+        ("signature", 1, "Signature", False),
+        ("node_def", 3, "Node", True),
+        ("ret", 4, "Return", True),
+    ),
+    "Signature": (
+        ("name", 1, _BYTES, False),
+        ("input_arg", 2, "Argument", True),
+        ("output_arg", 3, "Argument", True),
+    ),
+    "Argument": (("name", 1, _BYTES, False),),
+    "Return": (("key", 1, _BYTES, False), ("value", 2, _BYTES, False)),
+    "SavedModel": (("meta_graphs", 2, "MetaGraph", True),),
+    "MetaGraph": (
+        ("meta_info_def", 1, "MetaInfo", False),
+        ("graph_def", 2, "Graph", False),
+        ("saver_def", 3, "Saver", False),
+        ("signature_def", 5, "NamedSignature", True),
+    ),
+    "MetaInfo": (("tags", 4, _BYTES, True), ("tensorflow_version", 5, _BYTES, False)),
+    "Saver": (("restore_op_name", 3, _BYTES, False),),
+    "NamedSignature": (("key", 1, _BYTES, False), ("value", 2, "Interface", False)),
+    "Interface": (("inputs", 1, "NamedTensor", True), ("outputs", 2, "NamedTensor", True)),
+    "NamedTensor": (("key", 1, _BYTES, False), ("value", 2, "TensorName", False)),
+    "TensorName": (("name", 1, _BYTES, False),),
+    "BundleHeader": (("num_shards", 1, _INT32, False), ("endianness", 2, _INT32, False)),
+    "BundleEntry": (
+        ("dtype", 1, _INT32, False),
+        ("shape", 2, "Shape", False),
+        ("shard_id", 3, _INT32, False),
+        ("offset", 4, _INT64, False),
+        ("size", 5, _INT64, False),
+        ("crc32c", 6, _FIXED32, False),
+        ("slices", 7, _BYTES, True),
+    ),
 }
 """Message → (field, number, type, repeated)."""
 
-_TYPES: Final[dict[int, tuple[Any, str]]] = {
+TYPES: Final[dict[int, tuple[Any, str]]] = {
     1: (np.float32, "float_val"),
     2: (np.float64, "double_val"),
     3: (np.int32, "int_val"),
@@ -75,12 +115,14 @@ _TYPES: Final[dict[int, tuple[Any, str]]] = {
 
 @dataclass(frozen=True)
 class TFNode:
-    """One node. inputs: "name:output" with 0 left out, control inputs dropped."""
+    """One node. inputs: "name:output" with 0 left out, control inputs dropped. array: the numbers
+    of a variable, which stands as a Const."""
 
     name: str
     op: str
     inputs: tuple[str, ...]
     attributes: dict[str, Any]
+    array: NDArray[Any] | None = None
 
     @property
     def where(self) -> str:
@@ -105,11 +147,23 @@ class TFNode:
     def dtype(self, name: str) -> np.dtype[Any] | None:
         """A type attribute, None where NumPy has no such type or there is none."""
         found = self.attributes.get(name)
-        kind = None if found is None else _TYPES.get(found.type)
+        kind = None if found is None else TYPES.get(found.type)
         return None if kind is None else np.dtype(kind[0])
+
+    def function(self, name: str) -> str:
+        """The name of a function."""
+        found = self.attributes.get(name)
+        return "" if found is None else text(found.func.name)
+
+    def texts(self) -> tuple[str, ...]:
+        """The strings of a Const."""
+        found = self.attributes.get("value")
+        return () if found is None else tuple(map(text, found.tensor.string_val))
 
     def constant(self) -> NDArray[Any]:
         """The array of a Const. Raises FormatError where its numbers are not all there."""
+        if self.array is not None:
+            return self.array
         found = self.attributes.get("value")
         if found is None or not found.HasField("tensor"):
             raise FormatError("has no value", where=self.where, expected="a tensor")
@@ -117,8 +171,13 @@ class TFNode:
 
 
 @cache
-def _graph() -> Any:
-    """The class of the message Graph."""
+def message(name: str) -> Any:
+    """The class of a message of this file."""
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"ifgo.tensorflow.{name}"))
+
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto(
         name="ifgo_tensorflow.proto", package="ifgo.tensorflow", syntax="proto3"
     )
@@ -133,47 +192,33 @@ def _graph() -> Any:
                 made.type = kind  # pyright: ignore[reportAttributeAccessIssue]
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("ifgo.tensorflow.Graph"))
+    return pool
 
 
-def parse(path: Path) -> dict[str, TFNode]:
-    """The nodes of the graph in `path`, by name."""
-    data = files.read_bytes(path)
-    kind = _graph()
-    graph: Any = None
+def decoded(data: bytes, name: str) -> Any:
+    """The message `name` in `data`, None where it is none. Raises FormatError beyond limits."""
+    kind = message(name)
     try:
-        if is_affordable(data, kind.DESCRIPTOR):
-            graph = kind.FromString(data)
+        return kind.FromString(data) if is_affordable(data, kind.DESCRIPTOR) else None
     except DecodeError:
-        pass
+        return None
+
+
+def graph_of(path: Path) -> Any:
+    """The GraphDef in `path`."""
+    graph = decoded(files.read_bytes(path), "Graph")
     if graph is None or not graph.node:
         raise FormatError(
             "is no frozen TensorFlow graph, or a truncated one (its protobuf does not decode)",
             expected="a GraphDef",
             hint="Save a Keras model as .keras or .h5, or freeze the graph",
         )
-    if len(graph.node) > limits.MAX_NODES:
-        raise FormatError(f"has {len(graph.node)} nodes", expected=f"at most {limits.MAX_NODES}")
-    found: dict[str, TFNode] = {}
-    for node in graph.node:
-        made = TFNode(
-            _text(node.name),
-            _text(node.op),
-            tuple(_input(_text(name)) for name in node.input if name[:1] != b"^"),
-            {_text(entry.key): entry.value for entry in node.attr},
-        )
-        if made.name in found:
-            raise FormatError(f"has two nodes named {quote(made.name)}", expected="unique names")
-        found[made.name] = made
-    return found
+    return graph
 
 
-def _text(data: bytes) -> str:
+def text(data: bytes) -> str:
+    """A name in the file."""
     return data.decode("utf-8", "replace")
-
-
-def _input(name: str) -> str:
-    return name.removesuffix(":0")
 
 
 def shape_of(shape: Any) -> tuple[int, ...] | None:
@@ -187,7 +232,7 @@ def shape_of(shape: Any) -> tuple[int, ...] | None:
 
 
 def _array(tensor: Any, where: str) -> NDArray[Any]:
-    known = _TYPES.get(tensor.dtype)
+    known = TYPES.get(tensor.dtype)
     if known is None:
         raise UnsupportedError(
             f"is a constant of data type {tensor.dtype}",
@@ -211,13 +256,20 @@ def _array(tensor: Any, where: str) -> NDArray[Any]:
     listed = np.array(getattr(tensor, field))
     if field == "half_val":
         listed = listed.astype(np.uint16).view(np.float16)
-    if listed.size not in (1, count) and (listed.size or count):
+    if listed.size > count:
         raise FormatError(
             f"lists {listed.size} values for shape {list(shape)}",
             where=where,
-            expected=f"1 or {count}",
+            expected=f"at most {count}",
         )
     values = listed.astype(dtype) if listed.size else np.zeros(1, dtype)
-    if values.size == count:
-        return values.reshape(shape)
-    return np.broadcast_to(values[0], shape)
+    if values.size < count and values.size > 1:
+        # TensorFlow leaves out values at the end that are like the last one
+        if count > limits.MAX_FOLDED_ELEMENTS:
+            raise FormatError(
+                f"lists {listed.size} values for shape {list(shape)}",
+                where=where,
+                expected="all of them, or one for all",
+            )
+        values = np.concatenate([values, np.full(count - values.size, values[-1])])
+    return values.reshape(shape) if values.size == count else np.broadcast_to(values[0], shape)

@@ -20,14 +20,22 @@ from ifgo.formats.onnx.value import Length, Size
 from ifgo.formats.tensorflow.file import TFNode, shape_of
 from ifgo.text import quote
 
-LOOP: Final = ("Enter", "Merge", "Switch", "NextIteration", "Exit", "LoopCond")
+LOOP: Final = ("Enter", "Merge", "Switch", "NextIteration", "Exit", "LoopCond", "LoopState")
 ARRAYS: Final = (
     "TensorArrayV3",
     "TensorArrayScatterV3",
     "TensorArrayReadV3",
     "TensorArrayWriteV3",
     "TensorArrayGatherV3",
+    "TensorListReserve",
+    "TensorListFromTensor",
+    "TensorListGetItem",
+    "TensorListSetItem",
+    "TensorListStack",
 )
+SAME: Final = ("Identity", "Enter", "ReadVariableOp", "StopGradient")
+"""Operators that hand on what they are given; those of a variable hand on its numbers."""
+
 _SAME: Final = {
     "Sigmoid": "Sigmoid",
     "Tanh": "Tanh",
@@ -37,10 +45,13 @@ _SAME: Final = {
     "Softsign": "Softsign",
     "Identity": "Identity",
     "StopGradient": "Identity",
+    "ReadVariableOp": "Identity",
+    "PreventGradient": "Identity",
     "Add": "Add",
     "AddV2": "Add",
     "BiasAdd": "Add",
     "Sub": "Sub",
+    "RealDiv": "Div",
     "Mul": "Mul",
     "Minimum": "Min",
     "Maximum": "Max",
@@ -48,13 +59,18 @@ _SAME: Final = {
     "Shape": "Shape",
     "Range": "Range",
     "Less": "Less",
+    "GreaterEqual": "GreaterOrEqual",
+    "LogicalAnd": "And",
+    "Select": "Where",
+    "SelectV2": "Where",
 }
 """Operators whose inputs and meaning are those of an ONNX operator."""
 
 _TAKES: Final = {
-    **dict.fromkeys(("Add", "AddV2", "BiasAdd", "Sub", "Mul", "Minimum", "Maximum"), 2),
+    **dict.fromkeys(("Add", "AddV2", "BiasAdd", "Sub", "RealDiv", "Mul", "Minimum", "Maximum"), 2),
     **dict.fromkeys(("Reshape", "Less", "MatMul", "BatchMatMulV2", "Fill"), 2),
-    **dict.fromkeys(("Range", "ClipByValue"), 3),
+    **dict.fromkeys(("GreaterEqual", "LogicalAnd", "ReverseV2"), 2),
+    **dict.fromkeys(("Range", "ClipByValue", "Select", "SelectV2"), 3),
 }
 """Operator → its number of inputs; one where nothing stands here and the operator is above."""
 
@@ -112,7 +128,8 @@ class Translation:
 
     def _constant(self, node: TFNode) -> NDArray[Any]:
         found = node.constant()
-        if 0 in found.strides and found.size > 1:
+        stored = node.attributes.get("value")
+        if stored is not None and found.nbytes > 16 * stored.tensor.ByteSize() + 64:
             self._repeated += found.nbytes
             if self._repeated > limits.MAX_FOLDED_BYTES:
                 raise FormatError(
@@ -136,9 +153,9 @@ class Translation:
 
     def known(self, name: str) -> NDArray[Any] | None:
         """The constant called `name`, through nodes that change nothing."""
-        for _ in range(16):
+        for _ in range(64):
             node = self.nodes.get(name)
-            if node is None or not node.inputs or node.op not in ("Identity", "Enter"):
+            if node is None or not node.inputs or node.op not in SAME:
                 break
             name = node.inputs[0]
         return self.out.arrays.get(name) if name in self.nodes else None
@@ -325,6 +342,29 @@ def _clip(t: Translation, node: TFNode) -> None:
     t.add(node, "Max", (low, t.input(node, 1)))
 
 
+def _reverse(t: Translation, node: TFNode) -> None:
+    value = t.input(node, 0)
+    for axis in t.integers(node, 1):
+        places = (t.out.integers(n) for n in (-1, -(2**31), axis, -1))
+        value = t.add(node, "Slice", (value, *places), "")
+    t.add(node, "Identity", (value,))
+
+
+def _cast(t: Translation, node: TFNode) -> None:
+    """Between integers and to the same type it changes nothing that a model has."""
+    source, target = node.dtype("SrcT"), node.dtype("DstT")
+    same = (
+        source is not None
+        and target is not None
+        and (source == target or source.kind == target.kind == "i")
+    )
+    if not same:
+        raise UnsupportedError(
+            f"casts {source} to {target}", expected="one type in the whole graph"
+        )
+    t.add(node, "Identity", (t.input(node, 0),))
+
+
 _HANDLERS: Final[dict[str, Handler]] = {
     "MatMul": _matmul,
     "BatchMatMulV2": _matmul,
@@ -342,5 +382,8 @@ _HANDLERS: Final[dict[str, Handler]] = {
     "LeakyRelu": _leaky_relu,
     "Fill": _fill,
     "ClipByValue": _clip,
+    "ReverseV2": _reverse,
+    "ResourceGather": _gather,
+    "Cast": _cast,
 }
 """Operator → its nodes."""
