@@ -82,7 +82,7 @@ def test_every_key_of_a_config(tmp_path: Path) -> None:
         for name in names(tree)
         if set(name.replace("[]", "").split(".")) & set(NOT_OF_INFERENCE)
     }
-    names_of_python = dict.fromkeys(HOW_IT_LOADS, "says how Keras makes its objects")
+    names_of_python: dict[str, str] = {n: "how Keras makes its objects" for n in HOW_IT_LOADS}
     found = Attributes(formats.load, path, silent, signal, float32, names_of_python)
     for edit in edits(tree, LEGAL, NOT_OF_INFERENCE):
         with zipfile.ZipFile(path, "w") as archive:
