@@ -134,7 +134,7 @@ def test_hostile_names(ifgo, hostile, x, tmp_path):
     assert f"{SHOWN}lstm0" in "".join(shown.out.split())
     assert f"from {SHOWN} ({SHOWN})\nnote: {SHOWN}\n" in shown.out
     report = ifgo("convert", hostile, tmp_path / "copy.ifgo")
-    assert f"exact   {SHOWN}lstm0 (lstm)\n" in report.out
+    assert f"layer {SHOWN}lstm0 (lstm)\n" in report.out
     verdict = ifgo("verify", hostile, "--against", "c99")
     assert "".join(SHOWN.split()) in "".join(verdict.out.split())
     for done in (shown, report, verdict):
