@@ -194,16 +194,28 @@ typedef struct {
     ptrdiff_t time, row;
 } columns_t;
 
-/* to[m][j] (R rows, stride `width`) = Σ over all rows of all steps of a[m]·packed[j]. */
+/* Steps [from, to): few enough that their rows of one panel and of one block stay near. */
+typedef struct {
+    ptrdiff_t from, to;
+} span_t;
+
+#define NEAR_ROWS 768
+
+/* to[m][j] (R rows, stride `width`) = Σ over the rows of the steps of a[m]·packed[j]; added to
+ * what is there but for the first steps. */
 #define OUTER_TILE(R)                                                                              \
     static __attribute__((noinline)) void outer_tile_##R(                                          \
-        const ifgo_sequence *q, columns_t a, const float *packed, float *to, ptrdiff_t width,      \
-        ptrdiff_t columns) {                                                                       \
+        const ifgo_sequence *q, span_t span, columns_t a, const float *packed, float *to,          \
+        ptrdiff_t width, ptrdiff_t columns) {                                                      \
         const ahead_t none = {NULL, 0};                                                            \
         vec acc[MAX_ROWS][4];                                                                      \
         for (int r = 0; r < R; r++)                                                                \
-            for (int g = 0; g < 4; g++) acc[r][g] = v_zero();                                      \
-        for (ptrdiff_t s = 0; s < q->steps; s++) {                                                 \
+            for (int g = 0; g < 4; g++) {                                                          \
+                const ptrdiff_t left = columns - g * LANES;                                        \
+                const float *old = to + r * width + g * LANES;                                     \
+                acc[r][g] = span.from && left > 0 ? v_load_first(old, left) : v_zero();            \
+            }                                                                                      \
+        for (ptrdiff_t s = span.from; s < span.to; s++) {                                          \
             const ptrdiff_t rows = running(q, s);                                                  \
             const float *row[MAX_ROWS];                                                            \
             for (int r = 0; r < R; r++) row[r] = a.at + s * a.time + r;                            \
@@ -216,12 +228,12 @@ typedef struct {
     }
 TILES_OF(OUTER_TILE)
 
-static void outer(const ifgo_sequence *q, columns_t a, ptrdiff_t count, const float *packed,
-                  float *to, ptrdiff_t width, ptrdiff_t columns) {
+static void outer(const ifgo_sequence *q, span_t span, columns_t a, ptrdiff_t count,
+                  const float *packed, float *to, ptrdiff_t width, ptrdiff_t columns) {
     for (ptrdiff_t m = 0, r; m < count; m += r) {
         const columns_t part = {a.at + m, a.time, a.row};
         r = tile_rows(m, count);
-#define CASE(R) outer_tile_##R(q, part, packed, to + m * width, width, columns)
+#define CASE(R) outer_tile_##R(q, span, part, packed, to + m * width, width, columns)
         FOR_ROWS(r, CASE)
 #undef CASE
     }
@@ -229,10 +241,10 @@ static void outer(const ifgo_sequence *q, columns_t a, ptrdiff_t count, const fl
 
 enum { OF_X, OF_H, OF_M };
 
-/* Panel p of x, of the h before, or of m, rows of all steps one after the other. */
-static void pack_rows(const ifgo_sequence *q, int what, ptrdiff_t p, ptrdiff_t columns,
-                      float *packed) {
-    for (ptrdiff_t s = 0; s < q->steps; s++) {
+/* Panel p of x, of the h before, or of m, rows of the steps one after the other. */
+static void pack_rows(const ifgo_sequence *q, span_t span, int what, ptrdiff_t p,
+                      ptrdiff_t columns, float *packed) {
+    for (ptrdiff_t s = span.from; s < span.to; s++) {
         const ptrdiff_t rows = running(q, s);
         for (ptrdiff_t n = 0; n < rows; n++, packed += PANEL) {
             const float *from = what == OF_X   ? x_of(q, n, s)
@@ -257,23 +269,28 @@ static void weight_gradient(const ifgo_return *d, int what, ptrdiff_t columns, f
     float *packed = d->packed + member->rank * d->packed_each;
     ptrdiff_t from, until;
     share(panels * parts, member->rank, member->size, &from, &until);
+    const ptrdiff_t near = q->rows < NEAR_ROWS ? NEAR_ROWS / q->rows : 1;
     for (ptrdiff_t item = from; item < until; item++) {
         const ptrdiff_t p = item / parts, left = columns - p * PANEL;
         ptrdiff_t u0, u1;
         share(units, (int)(item % parts), (int)parts, &u0, &u1);
-        pack_rows(q, what, p, columns, packed);
-        if (what == OF_M) {
-            const columns_t a = {d->dp + u0, q->rows * q->width_h, q->width_h};
-            outer(q, a, u1 - u0, packed, to + u0 * columns + p * PANEL, columns, left);
-            continue;
-        }
-        for (ptrdiff_t b = u0; b < u1; b++)
-            for (ptrdiff_t g = 0; g < 4; g++) {
-                const ptrdiff_t unit = b * LANES, count = cell->hidden - unit;
-                const columns_t a = {z_of(q, 0, b) + g * LANES, cell->blocks * q->rows * PANEL, PANEL};
-                outer(q, a, count < LANES ? count : LANES, packed,
-                      to + (g * cell->hidden + unit) * columns + p * PANEL, columns, left);
+        for (span_t span = {0, 0}; span.from < q->steps; span.from = span.to) {
+            span.to = q->steps - span.from < near ? q->steps : span.from + near;
+            pack_rows(q, span, what, p, columns, packed);
+            if (what == OF_M) {
+                const columns_t a = {d->dp + u0, q->rows * q->width_h, q->width_h};
+                outer(q, span, a, u1 - u0, packed, to + u0 * columns + p * PANEL, columns, left);
+                continue;
             }
+            const ptrdiff_t step = cell->blocks * q->rows * PANEL;
+            for (ptrdiff_t b = u0; b < u1; b++)
+                for (ptrdiff_t g = 0; g < 4; g++) {
+                    const ptrdiff_t unit = b * LANES, count = cell->hidden - unit;
+                    const columns_t a = {z_of(q, 0, b) + g * LANES, step, PANEL};
+                    outer(q, span, a, count < LANES ? count : LANES, packed,
+                          to + (g * cell->hidden + unit) * columns + p * PANEL, columns, left);
+                }
+        }
     }
 }
 
