@@ -16,6 +16,7 @@ from bounds import within_bounds
 from core_cases import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raising import raising
 
 from ifgo import arrays, limits
 from ifgo.errors import FormatError, IfgoError, UsageError
@@ -112,11 +113,11 @@ def test_other_compression(tmp_path: Path, method: int) -> None:
 
 def test_too_many_arrays(tmp_path: Path) -> None:
     path = tmp_path / "w.npz"
-    many = {f"a{k}": b"" for k in range(limits.MAX_ARRAYS + 1)}
+    many = {f"a{k}": b"" for k in range(limits.DEFAULTS.arrays + 1)}
     with refused(
         FormatError,
         f"{zipped(path, **many)}: holds more than 1024 arrays, expected at most 1024. "
-        "Split the file",
+        "Split the file" + raising("arrays"),
     ):
         read(path)
 

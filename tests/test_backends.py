@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from core_cases import cell, chain, dense, lstm, ones, refused, weights
+from raising import raising
 
 from ifgo import backends, limits
 from ifgo.activations import SOFTMAX
@@ -190,9 +191,11 @@ def test_refusals(model: Model, x: Any, options: Any, message: str, on: str) -> 
 
 
 def test_the_longest_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.broadcast_to(np.float32(0), (limits.MAX_STEPS + 1, 2))
+    x = np.broadcast_to(np.float32(0), (limits.DEFAULTS.steps + 1, 2))
     with refused(
-        UsageError, "x has 10000001 steps, expected at most 10000000. Cut it into shorter sequences"
+        UsageError,
+        "x has 10000001 steps, expected at most 10000000. Cut it into shorter sequences"
+        + raising("steps"),
     ):
         backends.prepare(MODEL, x)
 

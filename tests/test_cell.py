@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from core_cases import cell, ones, refused, weights
+from raising import raising
 
 from ifgo import limits
 from ifgo.activations import SIGMOID, SOFTMAX, TANH
@@ -194,11 +195,11 @@ def ragged() -> str:
         # sizes
         (
             {"weight_ih": ones(4 * 8193, 1, dtype=np.float16)},
-            "hidden_size is 8193, expected at most 8192",
+            "hidden_size is 8193, expected at most 8192" + raising("hidden_size"),
         ),
         (
             {"weight_ih": ones(4, 65537, dtype=np.float16)},
-            "input_size is 65537, expected at most 65536",
+            "input_size is 65537, expected at most 65536" + raising("input_size"),
         ),
         # rules
         ({"clip_z": 0.0}, "clip_z is 0.0, expected a finite number above 0, or None"),
@@ -275,9 +276,11 @@ def test_a_norm_of_the_other_kind() -> None:
 
 
 def test_the_largest_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limits.MAX_ELEMENTS == 4 * limits.MAX_HIDDEN_SIZE**2
-    monkeypatch.setattr(limits, "MAX_ELEMENTS", 23)
-    with refused(ModelError, "weight_ih has 24 elements, expected at most 23"):
+    assert limits.DEFAULTS.elements == 4 * limits.DEFAULTS.hidden_size**2
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(elements=23))
+    with refused(
+        ModelError, "weight_ih has 24 elements, expected at most 23" + raising("elements")
+    ):
         cell(2, 3)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from core_cases import refused
+from raising import raising
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, UsageError
@@ -36,18 +37,20 @@ def test_read(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(b"\0\xff")
     assert files.read_bytes(path) == b"\0\xff"
-    assert files.read_bytes(path, limit=2) == b"\0\xff"
+    assert files.read_bytes(path, limit="name_chars") == b"\0\xff"
 
 
 def test_read_past_the_limit(tmp_path: Path) -> None:
     """Refused by its size: nothing is read."""
     path = tmp_path / "data"
-    path.write_bytes(b"abc")
-    with refused(FormatError, f"{path}: has 3 bytes, expected at most 2 bytes"):
-        files.read_bytes(path, limit=2)
+    path.write_bytes(b"a" * 257)
+    what = f"{path}: has 257 bytes, expected at most 256 bytes"
+    with refused(FormatError, what + raising("name_chars")):
+        files.read_bytes(path, limit="name_chars")
     with path.open("wb") as stream:
-        stream.truncate(limits.MAX_FILE_BYTES + 1)
-    with refused(FormatError, f"{path}: has 2147483649 bytes, expected at most 2147483648 bytes"):
+        stream.truncate(limits.DEFAULTS.file_bytes + 1)
+    what = f"{path}: has 2147483649 bytes, expected at most 2147483648 bytes"
+    with refused(FormatError, what + raising("file_bytes")):
         files.read_bytes(path)
 
 

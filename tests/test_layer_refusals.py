@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from core_cases import batch_norm, cell, dense, lstm, ones, refused
+from raising import raising
 
 from ifgo import limits
 from ifgo.errors import ModelError
@@ -174,7 +175,10 @@ NAN = "expected finite values. Train or export the model again: a NaN or infinit
         ),
         (lambda: batch_norm(epsilon="small"), "layer bn: epsilon is 'small', expected a number"),
         (lambda: RepeatVector("r", 0), "layer r: repeats 0 times" + STEPS),
-        (lambda: RepeatVector("r", 10**7 + 1), "layer r: repeats 10000001 times" + STEPS),
+        (
+            lambda: RepeatVector("r", 10**7 + 1),
+            "layer r: repeats 10000001 times" + STEPS + raising("steps"),
+        ),
         (lambda: RepeatVector("r", 2.0), "layer r: steps is 2.0, expected a whole number"),  # type: ignore[arg-type]
         (lambda: RepeatVector("r", True), "layer r: steps is True, expected a whole number"),
         (lambda: Flatten("f", 0), "layer f: takes 0 steps" + STEPS),
@@ -258,7 +262,7 @@ def test_sizes_that_do_not_fit(layer: Layer, size: int, message: str) -> None:
 
 
 def test_the_largest_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_VOCABULARY", 4)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(vocabulary=4))
     assert Embedding("e", ones(4, 1)).vocabulary == 4
-    with refused(ModelError, "layer e: has 5 rows, expected at most 4"):
+    with refused(ModelError, "layer e: has 5 rows, expected at most 4" + raising("vocabulary")):
         Embedding("e", ones(5, 1))

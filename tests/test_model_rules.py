@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from core_cases import cell, chain, dense, lstm, ones, refused, weights
+from raising import raising
 
 from ifgo import limits
 from ifgo.activations import TANH
@@ -180,7 +181,8 @@ EMBED = Embedding("embed", ones(7, 2))
          "input 't' is a second main input, expected one main input"),
         ((FeatureInput(0),), (lstm(),), "input_size is 0, expected 1 to 65536"),
         ((FeatureInput(-1),), (lstm(),), "input_size is -1, expected 1 to 65536"),
-        ((FeatureInput(65537),), (Dropout("d", 0.5),), "input_size is 65537, expected 1 to 65536"),
+        ((FeatureInput(65537),), (Dropout("d", 0.5),),
+         "input_size is 65537, expected 1 to 65536" + raising("input_size")),
         ((FeatureInput(3),), (lstm(),), "layer lstm: receives 3 features, expected 2"),
         ((X,), (lstm(), dense("d", 4)), "layer d: receives 3 features, expected 4"),
         ((X, LengthsInput("a"), LengthsInput("b")), (lstm(),),
@@ -189,12 +191,13 @@ EMBED = Embedding("embed", ones(7, 2))
         # names and number of layers
         ((X,), (), "the model has no layers, expected at least one"),
         ((X,), tuple(Dropout(str(i), 0.0) for i in range(65)),
-         "the model has 65 layers, expected at most 64"),
+         "the model has 65 layers, expected at most 64" + raising("layers")),
         ((X,), (Residual("r", tuple(Dropout(str(i), 0.0) for i in range(64)), 1),),
-         "the model has 65 layers, expected at most 64"),
+         "the model has 65 layers, expected at most 64" + raising("layers")),
         ((X,), (lstm(""),), "a layer of kind lstm has a name of 0 characters, expected 1 to 256"),
         ((X,), (Dropout("n" * 257, 0.0),),
-         "a layer of kind dropout has a name of 257 characters, expected 1 to 256"),
+         "a layer of kind dropout has a name of 257 characters, expected 1 to 256"
+         + raising("name_chars")),
         ((X,), (lstm("a"), lstm("a", 3)), "two layers are named 'a', expected unique names"),
         ((X,), (lstm("a"), Residual("r", (lstm("a", 3),), 1)),
          "two layers are named 'a', expected unique names"),
@@ -369,6 +372,10 @@ def test_sizes_of_numpy_become_whole_numbers() -> None:
 
 
 def test_limits_are_those_of_the_messages() -> None:
-    assert (limits.MAX_LAYERS, limits.MAX_NAME_CHARS, limits.MAX_INPUT_SIZE) == (64, 256, 65536)
+    assert (limits.DEFAULTS.layers, limits.DEFAULTS.name_chars, limits.DEFAULTS.input_size) == (
+        64,
+        256,
+        65536,
+    )
     longest = chain(Dropout("n" * 256, 0.0), *(Dropout(str(i), 0.0) for i in range(63)))
     assert len(longest.layers) == 64

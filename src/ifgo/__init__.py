@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ifgo.formats import load, save
+    from ifgo.limits import Limits
     from ifgo.model import LSTMCell, Model
     from ifgo.verification import verify
 
@@ -26,6 +27,7 @@ _PUBLIC = {
     "FormatError": "ifgo.errors",
     "IfgoError": "ifgo.errors",
     "LSTMCell": "ifgo.model",
+    "Limits": "ifgo.limits",
     "Model": "ifgo.model",
     "ModelError": "ifgo.errors",
     "ToolError": "ifgo.errors",
@@ -42,6 +44,7 @@ __all__ = [
     "FormatError",
     "IfgoError",
     "LSTMCell",
+    "Limits",
     "Model",
     "ModelError",
     "ToolError",

@@ -64,7 +64,7 @@ def read_npz(path: Path, check: Check) -> dict[str, Array]:
     may raise.
 
     Raises FormatError naming the array that is damaged, lies about its size, or unpacks to more
-    than limits.MAX_EXPANSION beyond the size of the file; UsageError where it cannot be read.
+    than the limit expansion_bytes beyond the size of its file; UsageError where it cannot be read.
     """
     data = files.read_bytes(path)
     entries = _entries(data, path)
@@ -83,12 +83,11 @@ def _no_npz(path: Path) -> FormatError:
 
 
 def _entries(data: bytes, path: Path) -> dict[str, zipfile.ZipInfo]:
-    if data.count(_ENTRY) > limits.MAX_ARRAYS:
+    if data.count(_ENTRY) > limits.current().arrays:
         raise FormatError(
-            f"holds more than {limits.MAX_ARRAYS} arrays",
+            f"holds more than {limits.current().arrays} arrays",
             where=str(path),
-            expected=f"at most {limits.MAX_ARRAYS}",
-            hint="Split the file",
+            **limits.at_most("arrays", hint="Split the file"),
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -163,7 +162,7 @@ def _header(start: bytes, size: int, where: str) -> Header:
             hint="Convert it with numpy.asarray(x, dtype=float) and save that",
         )
     wanted, have = math.prod(shape) * dtype.itemsize, size - stream.tell()
-    possible = all(0 <= size <= limits.MAX_FILE_BYTES for size in shape) and len(shape) <= 8
+    possible = all(0 <= size <= limits.current().file_bytes for size in shape) and len(shape) <= 8
     if not possible or wanted != have:
         raise FormatError(
             f"has {have} bytes of data for shape {cut(shape)} of {dtype}",
@@ -186,12 +185,15 @@ def _weigh(
         )
     packed = {n: e for n, e in entries.items() if e.compress_type != zipfile.ZIP_STORED}
     total = sum(max(e.file_size, 4 * headers[name].elements) for name, e in packed.items())
-    if total > size + limits.MAX_EXPANSION:
+    if total > size + limits.current().expansion_bytes:
         raise FormatError(
             f"has {size} bytes and unpacks to {total}",
             where=str(path),
-            expected=f"at most {limits.MAX_EXPANSION} more than it has",
-            hint="Write it with numpy.savez, which does not compress",
+            **limits.at_most(
+                "expansion_bytes",
+                form="at most {} more than it has",
+                hint="Write it with numpy.savez, which does not compress",
+            ),
         )
     for name, entry in entries.items():
         if name not in packed and entry.file_size != entry.compress_size:

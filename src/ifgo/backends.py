@@ -134,11 +134,10 @@ def check_shape(model: Model, have: tuple[int, ...]) -> int:
             hint="The last axis holds the features",
         )
     batch, steps = (1, *have)[-rank:][:2]
-    if steps > limits.MAX_STEPS:
+    if steps > limits.current().steps:
         raise UsageError(
             f"x has {steps} steps",
-            expected=f"at most {limits.MAX_STEPS}",
-            hint="Cut it into shorter sequences",
+            **limits.at_most("steps", hint="Cut it into shorter sequences"),
         )
     return batch
 

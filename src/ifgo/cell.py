@@ -50,11 +50,11 @@ def frozen_array(
     )
     if not matches:
         raise ModelError(f"{what} has shape {array.shape}", where=where, expected=wanted)
-    if array.size > limits.MAX_ELEMENTS:
+    if array.size > limits.current().elements:
         raise ModelError(
             f"{what} has {array.size} elements",
             where=where,
-            expected=f"at most {limits.MAX_ELEMENTS}",
+            **limits.at_most("elements"),
         )
     finite = np.isfinite(array.astype(np.float64) if array.dtype.kind != "f" else array)
     if not finite.all():
@@ -181,12 +181,12 @@ class LSTMCell:
                 hint="3 blocks would be a GRU, 1 a vanilla RNN; ifgo reads LSTM cells",
             )
         hidden = rows // 4
-        for what, size, bound in (
-            ("hidden_size", hidden, limits.MAX_HIDDEN_SIZE),
-            ("input_size", self.weight_ih.shape[1], limits.MAX_INPUT_SIZE),
+        for what, size in (
+            ("hidden_size", hidden),
+            ("input_size", self.weight_ih.shape[1]),
         ):
-            if size > bound:
-                raise ModelError(f"{what} is {size}", expected=f"at most {bound}")
+            if size > limits.value(what):
+                raise ModelError(f"{what} is {size}", **limits.at_most(what))
         if self.weight_hr is not None:
             _freeze(self, "weight_hr", ("P", hidden))
             if self.weight_hr.shape[0] > hidden:

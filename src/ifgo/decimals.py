@@ -23,7 +23,6 @@ MARK: Final = b"\xef\xbb\xbf"
 MAX_CHARS: Final = 200
 """Longest decimal; the exact expansion of any float32 is shorter."""
 
-_MOST: Final = limits.MAX_TEXT_NUMBERS
 _SEPARATORS: Final = b" \t\r\n,;{}"
 _BLANKS: Final = bytes.maketrans(_SEPARATORS, b" " * len(_SEPARATORS))
 _SEPARATOR: Final = re.compile(rb"[ \t\r\n,;{}]")
@@ -49,14 +48,16 @@ def to_float32(tokens: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.f
     return nearest_float32(tokens, doubles), doubles
 
 
-def parse(data: bytes, most: int = _MOST) -> tuple[NDArray[np.float32], int]:
+def parse(data: bytes, wanted: int | None = None) -> tuple[NDArray[np.float32], int]:
     """The numbers of a text as float32 (N,), and how many of its decimals name no float32.
 
     Raises FormatError naming the line of what is no number or is beyond float32, and as soon as
-    there are more than `most` numbers.
+    there are more than `wanted` numbers, or more than the limit text_numbers.
     """
     found: list[NDArray[np.float32]] = []
     count = rounded = 0
+    limit = limits.current().text_numbers
+    most = limit if wanted is None else min(wanted, limit)
     for start, tokens in _chunks(data):
         if not all(map(is_decimal, tokens)):
             raise _junk(data, start)
@@ -65,10 +66,12 @@ def parse(data: bytes, most: int = _MOST) -> tuple[NDArray[np.float32], int]:
             raise _junk(data, start)
         count += values.size
         if count > most:
+            what = f"has more than {most} numbers"
+            if most < limit:
+                raise FormatError(what, expected="at most that many")
+            hint = "Save them as binary, .npy or a .bin tensor"
             raise FormatError(
-                f"has more than {most} numbers",
-                expected="at most that many",
-                hint="Save them as binary, .npy or a .bin tensor" if most == _MOST else None,
+                what, **limits.at_most("text_numbers", form="at most that many", hint=hint)
             )
         rounded += sum(
             float(doubles[k]) not in (float(str(values[k])), float(f"{values[k]:.9g}"))

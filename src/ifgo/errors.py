@@ -35,7 +35,9 @@ class IfgoError(Exception):
         return text
 
     def located(self, where: str) -> IfgoError:
-        """The same error, said of `where` (a reader adds its file to a model's complaint)."""
+        """The same error, said of `where` (a reader adds its file to a model's complaint), once."""
+        if self.where and self.where.startswith(where):
+            return self
         place = f"{where}: {self.where}" if self.where else where
         return type(self)(self.what, where=place, expected=self.expected, hint=self.hint)
 

@@ -33,8 +33,9 @@ def as_path(path: str | Path, what: str) -> Path:
     return Path(path)
 
 
-def read_bytes(path: Path, *, limit: int = limits.MAX_FILE_BYTES) -> bytes:
-    """The bytes of `path`; UsageError where there is no such file, FormatError past `limit`.
+def read_bytes(path: Path, *, limit: str = "file_bytes") -> bytes:
+    """The bytes of `path`; UsageError where there is no such file, FormatError past the limit
+    of that name.
 
     Only a regular file is opened: a pipe or a device may never end.
     """
@@ -43,9 +44,11 @@ def read_bytes(path: Path, *, limit: int = limits.MAX_FILE_BYTES) -> bytes:
         with path.open("rb") as stream:
             found = os.fstat(stream.fileno())
             _require_regular(path, found.st_mode)
-            if found.st_size > limit:
+            if found.st_size > limits.value(limit):
                 raise FormatError(
-                    f"has {found.st_size} bytes", where=str(path), expected=f"at most {limit} bytes"
+                    f"has {found.st_size} bytes",
+                    where=str(path),
+                    **limits.at_most(limit, form="at most {} bytes"),
                 )
             data = stream.read(found.st_size + 1)
     except FileNotFoundError:

@@ -86,11 +86,11 @@ class Embedding(Layer):
     def __post_init__(self) -> None:
         where = self._check_fields()
         self._freeze("weight", ("V", "E"))
-        if self.vocabulary > limits.MAX_VOCABULARY:
+        if self.vocabulary > limits.current().vocabulary:
             raise ModelError(
                 f"has {self.vocabulary} rows",
                 where=where,
-                expected=f"at most {limits.MAX_VOCABULARY}",
+                **limits.at_most("vocabulary"),
             )
 
     @property
@@ -242,9 +242,11 @@ class RepeatVector(Layer):
 
     def __post_init__(self) -> None:
         where = self._check_fields()
-        if not 1 <= self.steps <= limits.MAX_STEPS:
+        if not 1 <= self.steps <= limits.current().steps:
             raise ModelError(
-                f"repeats {self.steps} times", where=where, expected=f"1 to {limits.MAX_STEPS}"
+                f"repeats {self.steps} times",
+                where=where,
+                **limits.at_most("steps", form="1 to {}", found=self.steps),
             )
 
     @property
@@ -263,9 +265,11 @@ class Flatten(Layer):
 
     def __post_init__(self) -> None:
         where = self._check_fields()
-        if not 1 <= self.steps <= limits.MAX_STEPS:
+        if not 1 <= self.steps <= limits.current().steps:
             raise ModelError(
-                f"takes {self.steps} steps", where=where, expected=f"1 to {limits.MAX_STEPS}"
+                f"takes {self.steps} steps",
+                where=where,
+                **limits.at_most("steps", form="1 to {}", found=self.steps),
             )
 
     def output_size(self, input_size: int) -> int:

@@ -266,16 +266,14 @@ class _Check:
         layers = list(walk(self.model.layers))
         if not layers:
             raise ModelError("the model has no layers", expected="at least one")
-        if len(layers) > limits.MAX_LAYERS:
-            raise ModelError(
-                f"the model has {len(layers)} layers", expected=f"at most {limits.MAX_LAYERS}"
-            )
+        if len(layers) > limits.current().layers:
+            raise ModelError(f"the model has {len(layers)} layers", **limits.at_most("layers"))
         seen: set[str] = set()
         for layer in layers:
-            if not layer.name or len(layer.name) > limits.MAX_NAME_CHARS:
+            if not layer.name or len(layer.name) > limits.current().name_chars:
                 raise ModelError(
                     f"a layer of kind {layer.kind} has a name of {len(layer.name)} characters",
-                    expected=f"1 to {limits.MAX_NAME_CHARS}",
+                    **limits.at_most("name_chars", form="1 to {}", found=len(layer.name)),
                 )
             if layer.name in seen:
                 raise ModelError(f"two layers are named {layer.name!r}", expected="unique names")
@@ -291,9 +289,10 @@ class _Check:
     def chain(self) -> None:
         model = self.model
         tokens = isinstance(model.input, TokenInput)
-        if not 1 <= model.input_size <= limits.MAX_INPUT_SIZE:
+        if not 1 <= model.input_size <= limits.current().input_size:
             raise ModelError(
-                f"input_size is {model.input_size}", expected=f"1 to {limits.MAX_INPUT_SIZE}"
+                f"input_size is {model.input_size}",
+                **limits.at_most("input_size", form="1 to {}", found=model.input_size),
             )
         for position, layer in enumerate(walk(model.layers)):
             if isinstance(layer, Embedding) != (tokens and position == 0):

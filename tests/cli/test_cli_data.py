@@ -9,7 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 from bounds import within_bounds
+from raising import raising
 
+from ifgo import limits
 from ifgo.cli import data
 from ifgo.cli.new import random_model
 from ifgo.errors import FormatError, UsageError
@@ -223,7 +225,8 @@ class TestNpz:
             ),
             (
                 {"x": np.zeros((10_000_001, 2), np.uint8)},
-                "x has 10000001 steps, expected at most 10000000. Cut it into shorter sequences",
+                "x has 10000001 steps, expected at most 10000000. Cut it into shorter sequences"
+                + raising("steps"),
             ),
             (
                 {"x": np.zeros((4, 2)), "h0": np.zeros((1, 2**20, 2))},
@@ -269,6 +272,7 @@ class TestNpz:
         assert str(caught.value) == (
             f"{path}: has {size} bytes and unpacks to 268435456, expected at most 16777216 more "
             "than it has. Write it with numpy.savez, which does not compress"
+            + raising("expansion_bytes")
         )
         within_bounds(lambda: data.read(path, two), size)
 
@@ -387,6 +391,7 @@ class TestCsv:
             data.read(path, one)
         assert str(caught.value).endswith(
             " columns or more, expected at most 65536. Rows are time steps, columns are features"
+            + raising("input_size")
         )
         within_bounds(lambda: data.read(path, one), path.stat().st_size)
 
@@ -401,10 +406,10 @@ class TestCsv:
     def test_too_many_numbers(self, one, tmp_path, monkeypatch):
         path = tmp_path / "x.csv"
         path.write_text("1\n2\n3\n")
-        monkeypatch.setattr("ifgo.limits.MAX_TEXT_NUMBERS", 2)
+        monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_numbers=2))
         message = (
             f"{path}: has more than 2 numbers, expected at most that many in a text. "
-            "Save them with numpy.save, as .npy"
+            "Save them with numpy.save, as .npy" + raising("text_numbers")
         )
         refused(FormatError, message, path, one)
 
@@ -424,8 +429,13 @@ class TestCsv:
     def test_too_large(self, one, tmp_path, monkeypatch):
         path = tmp_path / "x.csv"
         path.write_text("1\n" * 10)
-        monkeypatch.setattr("ifgo.limits.MAX_TEXT_BYTES", 10)
-        refused(FormatError, f"{path}: has 20 bytes, expected at most 10 bytes", path, one)
+        monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_bytes=10))
+        refused(
+            FormatError,
+            f"{path}: has 20 bytes, expected at most 10 bytes" + raising("text_bytes"),
+            path,
+            one,
+        )
 
 
 class TestTxt:

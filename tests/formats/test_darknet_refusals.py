@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from darknet_cases import connected, lstm, store
+from raising import raising
 
 from ifgo import formats
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
@@ -72,7 +73,7 @@ KNOWN = "[net], [lstm], [connected], [softmax], [dropout], [cost]"
         (
             "output=3",
             "output=9000",
-            "layer 0 [lstm]: output is 9000, expected at most 8192",
+            "layer 0 [lstm]: output is 9000, expected at most 8192" + raising("hidden_size"),
         ),
         ("output=3", "output", "line 8: is 'output', expected key=value"),
         (

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from bounds import within_bounds
+from raising import raising
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.formats import _json
 
 DAMAGED = "The file was changed or cut short after it was written; fetch or write it again"
-LONG = limits.MAX_JSON_BYTES + 1
+LONG = limits.DEFAULTS.json_bytes + 1
 
 
 @pytest.mark.parametrize(
@@ -44,15 +45,16 @@ def test_refused(text: bytes, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "most", "named"),
+    ("part", "limit", "named"),
     [
-        (b"0,", limits.MAX_JSON_VALUES, "commas"),
-        (b"[],", limits.MAX_JSON_LISTS, "lists"),
-        (b'{"a":0},', limits.MAX_JSON_KEYS, "colons"),
-        (b'"\\n",', limits.MAX_JSON_KEYS, "backslashes"),
+        (b"0,", "json_values", "commas"),
+        (b"[],", "json_lists", "lists"),
+        (b'{"a":0},', "json_keys", "colons"),
+        (b'"\\n",', "json_keys", "backslashes"),
     ],
 )
-def test_counted_before_they_are_parsed(part: bytes, most: int, named: str) -> None:
+def test_counted_before_they_are_parsed(part: bytes, limit: str, named: str) -> None:
+    most = getattr(limits.DEFAULTS, limit)
     text = b'{"":[' + part * most + b"0]}"
     text += b" " * max(0, LONG - len(text))
     if named in ("lists", "colons"):  # one stands around them
@@ -60,19 +62,20 @@ def test_counted_before_they_are_parsed(part: bytes, most: int, named: str) -> N
     assert len(_json.parse(text, "it")[""]) >= most
     with pytest.raises(FormatError) as caught:
         _json.parse(text.replace(part, part + part, 1), "it")
-    assert str(caught.value) == f"it holds {most + 1} {named}, expected at most {most}"
+    what = f"it holds {most + 1} {named}, expected at most {most}"
+    assert str(caught.value) == what + raising(limit)
 
 
 FULL = {
-    "numbers": b"0.5," * (limits.MAX_JSON_VALUES - 9),
-    "long numbers": b"-1.0123456789012345e-10,\n          " * (limits.MAX_JSON_VALUES - 9),
-    "lists": b"[]," * (limits.MAX_JSON_LISTS - 9),
-    "keys": b'{"a":0},' * (limits.MAX_JSON_KEYS - 9),
-    "escapes": b'"\\u0100",' * (limits.MAX_JSON_KEYS - 9),
+    "numbers": b"0.5," * (limits.DEFAULTS.json_values - 9),
+    "long numbers": b"-1.0123456789012345e-10,\n          " * (limits.DEFAULTS.json_values - 9),
+    "lists": b"[]," * (limits.DEFAULTS.json_lists - 9),
+    "keys": b'{"a":0},' * (limits.DEFAULTS.json_keys - 9),
+    "escapes": b'"\\u0100",' * (limits.DEFAULTS.json_keys - 9),
     "one key": b'{"' + b"k" * LONG + b'":0},',
     "one number": b"0." + b"9" * LONG + b",",
     "one integer": b"9" * LONG + b",",
-    "spaces": b" " * (limits.MAX_JSON_FILE_BYTES - 99),
+    "spaces": b" " * (limits.DEFAULTS.json_file_bytes - 99),
 }
 
 
@@ -85,12 +88,12 @@ def test_the_most_that_is_parsed_keeps_to_the_bound(tmp_path: Path, name: str) -
 
 def test_longer_files_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
-    path.write_bytes(b" " * (limits.MAX_JSON_FILE_BYTES + 1))
+    path.write_bytes(b" " * (limits.DEFAULTS.json_file_bytes + 1))
     with pytest.raises(FormatError) as caught:
         _json.read(path)
     assert str(caught.value) == (
-        f"{path}: has {limits.MAX_JSON_FILE_BYTES + 1} bytes, "
-        f"expected at most {limits.MAX_JSON_FILE_BYTES} bytes"
+        f"{path}: has {limits.DEFAULTS.json_file_bytes + 1} bytes, "
+        f"expected at most {limits.DEFAULTS.json_file_bytes} bytes" + raising("json_file_bytes")
     )
 
 
@@ -154,7 +157,7 @@ def test_notes_are_few_and_short() -> None:
     many = {f"key {k}": k for k in range(200)}
     notes = _json.notes_of({"deep": deep, "list": [1, 2], "none": None, **many})
     assert len(notes) == 33
-    assert max(map(len, notes)) <= 2 * limits.MAX_NAME_CHARS
+    assert max(map(len, notes)) <= 2 * limits.DEFAULTS.name_chars
     assert notes[1] == "metadata list: a list of 2"
     assert notes[-1] == "metadata: 170 more values"
     assert json.dumps(notes)

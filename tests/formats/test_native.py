@@ -164,11 +164,11 @@ def test_values_of_another_type_are_refused(
 
 
 def test_a_description_that_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
-    provenance = Provenance(notes=("x" * limits.MAX_JSON_BYTES,))
+    provenance = Provenance(notes=("x" * limits.DEFAULTS.json_bytes,))
     model = Model((FeatureInput(1),), (Dropout("d", 0.5),), provenance=provenance)
     message = refused_write(model, tmp_path / "m.ifgo")
     assert message.startswith(f"{tmp_path / 'm.ifgo'}: the description would take ")
-    assert message.endswith(f" bytes, expected at most {limits.MAX_JSON_BYTES}")
+    assert message.endswith(f" bytes, expected at most {limits.DEFAULTS.json_bytes}")
 
 
 def test_a_null_description_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from bounds import within_bounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native_cases import describe, edit, parts, refused, small, whole
+from raising import raising
 from safetensors.numpy import save as to_safetensors
 
 from ifgo import limits
@@ -104,9 +105,11 @@ def test_a_changed_description_is_refused(file: Path) -> None:
 
 
 def test_a_header_above_the_bound_is_refused(file: Path) -> None:
-    size = limits.MAX_JSON_BYTES + 1
+    size = limits.DEFAULTS.json_bytes + 1
     file.write_bytes(size.to_bytes(8, "little") + b" " * size)
-    assert refused(file) == f"its header has {size} bytes, expected at most {size - 1}"
+    assert refused(file) == f"its header has {size} bytes, expected at most {size - 1}" + raising(
+        "json_bytes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,9 @@ def test_many_tensors_that_nothing_uses(file: Path) -> None:
 
 @pytest.mark.parametrize("unit", ['"%d":{},', '"%d":[[]],', '"%d":1,'])
 def test_no_header_costs_much(file: Path, unit: str) -> None:
-    entries = "".join(unit % k for k in range((limits.MAX_JSON_BYTES - 20) // len(unit % 99999)))
+    entries = "".join(
+        unit % k for k in range((limits.DEFAULTS.json_bytes - 20) // len(unit % 99999))
+    )
     file.write_bytes(whole("{" + entries + '"x":1}', b""))
     within_bounds(lambda: native.read(file), file.stat().st_size)
 
@@ -398,12 +403,14 @@ def test_parts_that_do_not_fit_name_their_place(file: Path) -> None:
 def test_nested_residuals_are_bounded(file: Path) -> None:
     def nest(model: Any) -> None:
         layer = model["layers"][1]
-        for i in range(limits.MAX_LAYERS + 8):
+        for i in range(limits.DEFAULTS.layers + 8):
             layer = {"class": "Residual", "name": str(i), "layers": [layer], "channels": 1}
         model["layers"][1] = layer
 
     edit(file, nest)
-    assert refused(file) == "the model description nests too deep, expected at most 64"
+    assert refused(file) == "the model description nests too deep, expected at most 64" + raising(
+        "layers"
+    )
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx_cases import UNITS, assert_same, chain, node, one_lstm, refuse_file, save
+from raising import raising
 
 import ifgo
 from ifgo import limits
@@ -53,8 +54,10 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(one_lstm(), tmp_path)
     size = path.stat().st_size
-    monkeypatch.setattr("ifgo.files.read_bytes.__kwdefaults__", {"limit": 100})
-    refuse_file(path, FormatError, f"has {size} bytes, expected at most 100 bytes")
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(file_bytes=100))
+    refuse_file(
+        path, FormatError, f"has {size} bytes, expected at most 100 bytes" + raising("file_bytes")
+    )
 
 
 @pytest.mark.parametrize("field", ["op_type", "name", "domain", "input", "attribute"])
@@ -196,7 +199,8 @@ LIES: dict[str, tuple[Callable[[], onnx.ModelProto], type[IfgoError], str]] = {
     "huge": (
         lie(_set(f"{INITIALIZER}.dims", [2**40, 2**40])),
         FormatError,
-        f"initializer 'W' declares {2**80} elements, expected at most 268435456",
+        f"initializer 'W' declares {2**80} elements, expected at most 268435456"
+        + raising("elements"),
     ),
     "type": (
         lie(_set(f"{INITIALIZER}.data_type", TensorProto.STRING)),
@@ -283,20 +287,28 @@ def test_lies(name: str, tmp_path: Path) -> None:
 
 
 def test_nodes_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_NODES", 1)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(nodes=1))
     made = one_lstm()
     made.graph.node.append(node("Identity", "x", "y"))
-    refuse_file(save(made, tmp_path), FormatError, "has 2 nodes, expected at most 1")
+    refuse_file(
+        save(made, tmp_path), FormatError, "has 2 nodes, expected at most 1" + raising("nodes")
+    )
 
 
-def test_more_constants_than_a_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(one_lstm(), tmp_path)
-    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 100)
-    refuse_file(path, FormatError, "declares 576 bytes of constants, expected at most 100")
+def test_more_constants_than_a_file_holds(tmp_path: Path) -> None:
+    made = one_lstm()
+    for k in range(3):
+        made.graph.initializer.add(name=f"big{k}", dims=[2**28], data_type=TensorProto.FLOAT)
+    refuse_file(
+        save(made, tmp_path),
+        FormatError,
+        f"declares {3 * 2**30 + 576} bytes of constants, expected at most {2**31}"
+        + raising("file_bytes"),
+    )
 
 
 def test_endless_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_LAYERS", 1)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(layers=1))
     nodes = [node("Relu", "Y" if k == 0 else f"y{k}", f"y{k + 1}") for k in range(40)]
     made = chain([], nodes, {}, {"y40": ["T", 1, "B", UNITS]})
     with pytest.raises(FormatError, match="has too many layers, expected at most 1"):
@@ -305,7 +317,7 @@ def test_endless_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_endless_folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each node alone stays below the limit, all of them together do not."""
-    monkeypatch.setattr(limits, "MAX_FOLDED_BYTES", 4000)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(folded_bytes=4000))
     nodes = [node("Add", "a" if k == 0 else f"a{k}", f"a{k + 1}") for k in range(100)]
     for k, entry in enumerate(nodes):
         entry.input.append("a" if k == 0 else f"a{k}")
@@ -316,7 +328,7 @@ def test_endless_folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         room.read(save(made, tmp_path))
     assert str(caught.value).endswith(
         "folds more constants than the file could need, expected at most 4000 bytes, and 4 times "
-        "those of its weights"
+        "those of its weights" + raising("folded_bytes")
     )
 
 

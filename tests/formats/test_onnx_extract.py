@@ -23,8 +23,9 @@ from onnx_cases import (
     run_onnx,
     save,
 )
+from raising import raising
 
-from ifgo import formats
+from ifgo import formats, limits
 from ifgo.errors import FormatError, UnsupportedError, UsageError
 from ifgo.formats import onnx as room
 from ifgo.formats.extraction import Found, Listing
@@ -330,11 +331,11 @@ def test_a_side_input_between(tmp_path: Path) -> None:
 
 
 def test_many_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ifgo.limits.MAX_LAYERS", 2)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(layers=2))
     path = save(speech(), tmp_path)
     with pytest.raises(FormatError) as caught:
         formats.list_layers(path)
-    assert str(caught.value) == f"{path}: has 3 LSTM nodes, expected at most 2"
+    assert str(caught.value) == f"{path}: has 3 LSTM nodes, expected at most 2" + raising("layers")
 
 
 @pytest.mark.parametrize("name", ["dtln/model_1", "tract_byte_bidi/model"])

@@ -24,6 +24,7 @@ from onnx_cases import (
     run_onnx,
     save,
 )
+from raising import raising
 
 from ifgo import limits
 from ifgo.errors import FormatError
@@ -354,10 +355,12 @@ def test_limits_of_what_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     path = save(tokens, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "MAX_VOCABULARY", 6)
+        patch.setattr(limits, "DEFAULTS", limits.Limits(vocabulary=6))
         with pytest.raises(FormatError) as caught:
             room.read(path)
-    assert str(caught.value) == f"{path}: node 'n_v': has 7 rows, expected at most 6"
+    assert str(caught.value) == f"{path}: node 'n_v': has 7 rows, expected at most 6" + raising(
+        "vocabulary"
+    )
     flat = chain(
         [],
         [
@@ -370,11 +373,12 @@ def test_limits_of_what_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         inputs={"x": [100, "B", SIZE]},
     )
     path = save(flat, tmp_path)
-    monkeypatch.setattr(limits, "MAX_ELEMENTS", 399)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(elements=399))
     with pytest.raises(FormatError) as caught:
         room.read(path)
     assert str(caught.value) == (
         f"{path}: node 'n_out': flattens to 400 features, expected at most 399"
+        + raising("elements")
     )
 
 

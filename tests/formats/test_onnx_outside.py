@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import external_data_helper, helper
 from onnx_cases import SIZE, UNITS, assert_same, lstm_weights, one_lstm, random, refuse_file, save
+from raising import raising
 
 import ifgo
 from ifgo import limits
@@ -184,8 +185,8 @@ def test_bind_of_a_bomb(unbound: Path, tmp_path: Path) -> None:
         room.read(unbound, bind=path)
     assert str(caught.value) == (
         f"{path}: has {size} bytes and unpacks to 40000128, expected at most "
-        f"{limits.MAX_EXPANSION} more than it has. Write it with numpy.savez, which does not "
-        "compress"
+        f"{limits.DEFAULTS.expansion_bytes} more than it has. Write it with numpy.savez, which "
+        "does not compress" + raising("expansion_bytes")
     )
 
 

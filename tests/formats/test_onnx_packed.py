@@ -325,6 +325,6 @@ def test_a_raw_folder_keeps_layouts(tmp_path: Path) -> None:
 def test_long_names_that_begin_alike_stay_apart() -> None:
     first, second = (packed.label("x" * 300 + end, "") for end in "ab")
     assert first != second
-    assert len(first) == len(second) == limits.MAX_NAME_CHARS
-    assert packed.label("x" * limits.MAX_NAME_CHARS, "") == "x" * limits.MAX_NAME_CHARS
+    assert len(first) == len(second) == limits.DEFAULTS.name_chars
+    assert packed.label("x" * limits.DEFAULTS.name_chars, "") == "x" * limits.DEFAULTS.name_chars
     assert packed.label("", "h_n") == "h_n"

@@ -32,6 +32,7 @@ from onnx_refusals import (
     refuse,
     small,
 )
+from raising import raising
 
 from ifgo.errors import IfgoError
 
@@ -154,7 +155,7 @@ CASES: dict[str, Case] = {
     "too wide": (
         plain(extra={"W": np.zeros((1, 16, 70000), np.float32)}, i=70000),
         IfgoError,
-        "node 'n_Y': input_size is 70000, expected at most 65536",
+        "node 'n_Y': input_size is 70000, expected at most 65536" + raising("input_size"),
     ),
     "no W": (plain(inputs="x - R"), F, "node 'n_Y': has no input 1, expected one"),
     "rank of X": (

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx_cases import assert_same, chain, node, one_lstm, refuse_file, save
+from raising import raising
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
@@ -50,7 +51,7 @@ def test_bombs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         path,
         FormatError,
         "has more than 524288 fields or 131072 parts, expected an LSTM chain, which has a few "
-        "thousand",
+        "thousand" + raising("fields", "messages"),
     )
 
 
@@ -62,7 +63,7 @@ def test_packed_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         path,
         FormatError,
         f"holds packed integers that unpack to more than {2**26} bytes, expected tensors as raw "
-        "data. Write them with onnx.numpy_helper.from_array",
+        "data. Write them with onnx.numpy_helper.from_array" + raising("packed_bytes"),
     )
 
 
@@ -128,14 +129,18 @@ def test_listed_numbers_that_lie(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["input", "output"])
 def test_endless_inputs_and_outputs(what: str, tmp_path: Path) -> None:
     made = one_lstm()
-    for k in range(limits.MAX_INPUTS):
+    for k in range(limits.DEFAULTS.inputs):
         made.graph.input.add().CopyFrom(made.graph.input[0])
         made.graph.input[-1].name = f"x{k}"
     if what == "output":
         made.graph.output.extend(made.graph.input)
         del made.graph.input[1:]
     count = len(getattr(made.graph, what))
-    refuse_file(save(made, tmp_path), FormatError, f"has {count} {what}s, expected at most 1024")
+    refuse_file(
+        save(made, tmp_path),
+        FormatError,
+        f"has {count} {what}s, expected at most 1024" + raising("inputs"),
+    )
 
 
 def test_a_long_list_of_operator_sets_is_cut(tmp_path: Path) -> None:
@@ -163,12 +168,12 @@ def test_long_attributes(tmp_path: Path) -> None:
     made = one_lstm({"activation_alpha": [0.5] * 10})
     made.graph.node[0].attribute[0].floats.extend([0.5] * 10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "MAX_FOLDED_ELEMENTS", 15)
+        patch.setattr(limits, "DEFAULTS", limits.Limits(folded_elements=15))
         refuse_file(
             save(made, tmp_path),
             FormatError,
             "node 'n_Y': attribute activation_alpha lists 20 values, expected at most 15. Keep "
-            "numbers in a tensor",
+            "numbers in a tensor" + raising("folded_elements"),
         )
 
 
@@ -197,7 +202,7 @@ def test_states_of_a_small_frozen_batch(tmp_path: Path) -> None:
 
 def test_one_weight_in_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each layer has its own copy, which counts."""
-    monkeypatch.setattr(limits, "MAX_FOLDED_BYTES", 0)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(folded_bytes=1))
     tail = [node("Squeeze", "Y k1", "y0")]
     tail += [node("MatMul", f"y{k} a", f"y{k + 1}") for k in range(40)]
     constants = {"a": np.eye(4, dtype=np.float32), "k1": np.array([1])}

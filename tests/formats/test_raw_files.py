@@ -13,6 +13,7 @@ import pytest
 from bounds import within_bounds
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from raising import raising
 from raw_cases import (
     cell,
     chain,
@@ -181,9 +182,10 @@ def test_wrong_sizes_are_seen_before_all_is_read(
 
 def test_a_text_of_too_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fill(tmp_path, {"tensor_W_1_1.txt": "1 2 3"})
-    monkeypatch.setattr(limits, "MAX_TEXT_NUMBERS", 2)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_numbers=2))
     assert refused(folder, layout="A") == (
-        "tensor_W_1_1.txt has more than 2 numbers, expected at most that many"
+        "tensor_W_1_1.txt has more than 2 numbers, expected at most that many. "
+        "Save them as binary, .npy or a .bin tensor" + raising("text_numbers")
     )
 
 
@@ -257,7 +259,7 @@ def test_biases_of_a_missing_r_are_explained(tmp_path: Path) -> None:
         ),
         (
             {f"tensor_W_{k}_1.txt": "1" for k in range(1, 66)},
-            "has 65 layers, expected at most 64",
+            "has 65 layers, expected at most 64" + raising("layers"),
         ),
         (
             {"tensor_R_1_2.txt": "1", "tensor_B_1_2.txt": "1"},
@@ -370,9 +372,11 @@ def test_a_bin_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_parts_that_do_not_fit_the_bounds(tmp_path: Path) -> None:
-    inputs = limits.MAX_INPUT_SIZE + 1
+    inputs = limits.DEFAULTS.input_size + 1
     message = refused(fill(tmp_path, lstm_files(1, inputs, 1)), ModelError)
-    assert message == f"input_size is {inputs}, expected at most {inputs - 1}"
+    assert message == f"input_size is {inputs}, expected at most {inputs - 1}" + raising(
+        "input_size"
+    )
 
 
 def test_places_that_are_no_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from bounds import within_bounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raising import raising
 from raw_cases import SHEET, chain, dense_files, described, fill, refused, same, weights
 
 from ifgo import limits
@@ -133,7 +134,7 @@ KINDS = (
             "version = 1",
             'version = 1\na.b. c . \'d\'.e."\\"".g.h.i = 1',
             "model.toml line 2 holds 'a.b. c . \\'d\\'.e.\"\\\\\"\".g.h.', expected keys of at "
-            "most 8 parts. In a string, write each dot as \\u002E",
+            "most 8 parts. In a string, write each dot as \\u002E" + raising("toml_depth"),
         ),
         ("version = 1", "x = " + "[" * 5000, "model.toml is no TOML ("),
         ("version = 1", "version = 1\nversion = 1", "model.toml is no TOML (Cannot overwrite"),
@@ -184,9 +185,9 @@ def test_a_newer_sheet_is_refused(folder: Path) -> None:
 def test_a_sheet_that_is_no_text_is_refused(folder: Path) -> None:
     fill(folder, {"model.toml": b"a\xff"})
     assert refused(folder) == "model.toml is no text: byte 1 is 0xff, expected UTF-8"
-    fill(folder, {"model.toml": b"#" * (limits.MAX_TOML_BYTES + 1)})
+    fill(folder, {"model.toml": b"#" * (limits.DEFAULTS.toml_bytes + 1)})
     assert refused_path(folder / "model.toml") == (
-        f"has {limits.MAX_TOML_BYTES + 1} bytes, expected at most {limits.MAX_TOML_BYTES} bytes"
+        f"has {SIZE + 1} bytes, expected at most {SIZE} bytes" + raising("toml_bytes")
     )
 
 
@@ -195,7 +196,7 @@ def three(number: int) -> str:
     return "".join(chr(97 + number // 26**place % 26) for place in range(3))
 
 
-SIZE = limits.MAX_TOML_BYTES
+SIZE = limits.DEFAULTS.toml_bytes
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_names_of_many_dots(tmp_path: Path) -> None:
 def test_a_sheet_that_could_not_be_read_again_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_TOML_BYTES", 200)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(toml_bytes=200))
     with pytest.raises(UnsupportedError) as caught:
         raw.write(chain(Dense("d" * 100, weights(1, 3))), tmp_path / "n")
     assert str(caught.value) == (

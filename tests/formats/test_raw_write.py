@@ -290,11 +290,11 @@ def test_tensors_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
 def test_text_that_could_not_be_read_again_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_TEXT_BYTES", 20)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_bytes=20))
     message = refused_write(chain(Dense("d", weights(3, 3))), tmp_path / "n", encoding="txt")
     assert message.startswith("tensor_W_1_3.txt would have ")
     assert message.endswith(" bytes, expected at most 20. Write it with encoding bin")
-    monkeypatch.setattr(limits, "MAX_TEXT_NUMBERS", 8)
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_numbers=8))
     message = refused_write(chain(Dense("d", weights(3, 3))), tmp_path / "n", encoding="txt")
     assert message == (
         "tensor_W_1_3 has 9 values, expected at most 8 in a text. Write it with encoding bin"

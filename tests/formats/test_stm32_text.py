@@ -12,6 +12,7 @@ import arrays_cases as cases
 import numpy as np
 import pytest
 from presence import missing
+from raising import raising
 
 from ifgo import formats, gates
 from ifgo.cell import LSTMCell
@@ -184,7 +185,12 @@ REFUSED: dict[str, tuple[bytes, str | None, type[Exception], str]] = {
         UsageError,
         "option shape is '3x4', expected input_size,hidden_size, such as 16,32",
     ),
-    "too large": (b"1", "3,9000", FormatError, "hidden_size is 9000, expected 1 to 8192"),
+    "too large": (
+        b"1",
+        "3,9000",
+        FormatError,
+        "hidden_size is 9000, expected 1 to 8192" + raising("hidden_size"),
+    ),
     "a count that does not fit": (
         b"1 2 3",
         "3,4",

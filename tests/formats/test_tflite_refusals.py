@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raising import raising
 from tflite_cases import RELU6, bidirectional_file, draw_cell, lstm_file, save
 
-from ifgo import formats
+from ifgo import formats, limits
 from ifgo.activations import SIGMOID, TANH, Activation
 from ifgo.cell import LayerNorm, LSTMCell, MatrixNorm
 from ifgo.errors import IfgoError
@@ -410,10 +411,10 @@ def test_a_root_that_lies(tmp_path: Path, place: int, value: int, says: str) -> 
 def test_many_offsets_to_one_table(tmp_path: Path) -> None:
     """A vector of 2^18 offsets to one tensor is refused by its count, before they are followed."""
     flat, x, y, _ = lstm_file(draw_cell(1))
-    flat.tensors += [flat.tensors[0]] * guard.MAX_TABLES
+    flat.tensors += [flat.tensors[0]] * limits.DEFAULTS.tables
     assert refusal(save(flat, tmp_path / "a.tflite", x, y)) == (
         f"SubGraph #0, field 0 lists {len(flat.tensors)} tables, expected at most "
-        f"{guard.MAX_TABLES} in all"
+        f"{limits.DEFAULTS.tables} in all" + raising("tables")
     )
 
 

@@ -155,10 +155,13 @@ def _arrays(path: Path, model: Model) -> dict[str, Array]:
 
 def _too_many(path: Path) -> FormatError:
     return FormatError(
-        f"has more than {limits.MAX_TEXT_NUMBERS} numbers",
+        f"has more than {limits.current().text_numbers} numbers",
         where=str(path),
-        expected="at most that many in a text",
-        hint="Save them with numpy.save, as .npy",
+        **limits.at_most(
+            "text_numbers",
+            form="at most that many in a text",
+            hint="Save them with numpy.save, as .npy",
+        ),
     )
 
 
@@ -195,17 +198,18 @@ class _Lines:
         self.path, self.columns = path, 1
 
     def __iter__(self) -> Iterator[str]:
-        data = files.read_bytes(self.path, limit=limits.MAX_TEXT_BYTES)
+        data = files.read_bytes(self.path, limit="text_bytes")
         lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
         try:
             for number, line in enumerate(lines, 1):
                 self.columns += line.count(",")
-                if self.columns > limits.MAX_INPUT_SIZE:
+                if self.columns > limits.current().input_size:
                     raise FormatError(
                         f"has {self.columns} columns or more",
                         where=f"{self.path} line {number}",
-                        expected=f"at most {limits.MAX_INPUT_SIZE}",
-                        hint="Rows are time steps, columns are features",
+                        **limits.at_most(
+                            "input_size", hint="Rows are time steps, columns are features"
+                        ),
                     )
                 yield line
         except UnicodeDecodeError:
@@ -246,7 +250,7 @@ def _csv(path: Path) -> NDArray[np.float32]:
             first = False
             for column, cell in enumerate(cells, 1):
                 _take(cell, numbers, f"{path} line {reader.line_num} column {column}")
-            if numbers.count > limits.MAX_TEXT_NUMBERS:
+            if numbers.count > limits.current().text_numbers:
                 raise _too_many(path)
     except csv.Error as error:
         raise FormatError(
@@ -274,7 +278,7 @@ def _take(cell: str, numbers: _Numbers, where: str) -> None:
 
 def _txt(path: Path) -> NDArray[np.float32]:
     """One sequence of one feature, (T, 1), in the grammar of `decimals`."""
-    data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
+    data = files.read_bytes(path, limit="text_bytes")
     try:
         found, _ = decimals.parse(data)
     except FormatError as error:

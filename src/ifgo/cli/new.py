@@ -26,10 +26,10 @@ from ifgo.model import (
 )
 from ifgo.text import quote
 
-MOST_LAYERS: Final = limits.MAX_LAYERS - 2
+MOST_LAYERS: Final = limits.DEFAULTS.layers - 2
 """Room for the LastStep and the Dense layer."""
 
-SIZE: Final = click.IntRange(1, limits.MAX_INPUT_SIZE)
+SIZE: Final = click.IntRange(1, limits.DEFAULTS.input_size)
 
 
 @click.command("new")
@@ -105,10 +105,10 @@ def random_model(
     random = np.random.default_rng(seed)
 
     def uniform(fan: int, *shape: int) -> Any:
-        if math.prod(shape) > limits.MAX_ELEMENTS:
+        if math.prod(shape) > limits.DEFAULTS.elements:
             raise UsageError(
                 f"a weight matrix of {' x '.join(map(str, shape))} is too large",
-                expected=f"at most {limits.MAX_ELEMENTS} values",
+                expected=f"at most {limits.DEFAULTS.elements} values",
             )
         # Written out, so that no fused multiply-add makes other bits on another machine.
         return ((2.0 * random.random(shape) - 1.0) / np.sqrt(fan)).astype(np.float32)

@@ -9,10 +9,11 @@ from typing import Any, Final, get_args
 
 import click
 
-from ifgo import formats
+from ifgo import formats, limits
 from ifgo.cli import terminal
 from ifgo.cli.terminal import escape
 from ifgo.formats.extraction import Listing
+from ifgo.limits import Limits
 from ifgo.model import Model
 
 Function = Callable[..., Any]
@@ -122,7 +123,7 @@ class Source:
 
     path: str
     format: str | None
-    options: dict[str, str | None]
+    options: dict[str, Any]
 
     @property
     def select(self) -> str | None:
@@ -149,6 +150,21 @@ def tell_notes(model: Model) -> None:
         terminal.tell(f"note: {escape(note)}")
 
 
+def _limits(_context: click.Context, _option: Any, entries: tuple[str, ...]) -> Limits | None:
+    return limits.parse(entries) if entries else None
+
+
+_LIMIT: Final = click.option(
+    "--limit",
+    "raised",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_limits,
+    help="Hold MODEL and data to another limit, as --limit layers=100 for a file that is trusted. "
+    "Repeatable. An error that a limit causes names it.",
+)
+
+
 def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
     """Gives a command the argument `metavar` and the reading options, as `source: Source`."""
     parameters = (
@@ -160,13 +176,17 @@ def model_source(metavar: str = "MODEL") -> Callable[[Function], Function]:
             help=f"Format of {metavar}; found from its content where not given.",
         ),
         *(click.option(f"--{name}", f"read_{name}", **how) for name, how in _READING.items()),
+        _LIMIT,
     )
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def command(*args: Any, model: str, format_: str | None, **rest: Any) -> Any:
+        def command(
+            *args: Any, model: str, format_: str | None, raised: Limits | None, **rest: Any
+        ) -> Any:
             options = {name: rest.pop(f"read_{name}") for name in _READING}
-            return function(*args, source=Source(model, format_, options), **rest)
+            with limits.using(raised):
+                return function(*args, source=Source(model, format_, options), **rest)
 
         return _decorated(command, parameters)
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
 
+from ifgo import limits as bounds
 from ifgo.errors import FormatError, IfgoError, UsageError
 from ifgo.files import as_path
 from ifgo.formats._attributes import LOSSES as LOSSES
@@ -20,6 +21,7 @@ from ifgo.formats._attributes import Attribute, Losses, Mark, permitted, with_ma
 from ifgo.formats._narrow import narrow
 from ifgo.formats._unpickle import starts_pickle
 from ifgo.formats.extraction import Listing, listing_of, part_of
+from ifgo.limits import Limits
 from ifgo.model import Model
 from ifgo.text import quote
 
@@ -109,8 +111,16 @@ def _options(given: dict[str, Any], known: tuple[str, ...], name: str, verb: str
     return present
 
 
-def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
+def load(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    limits: Limits | None = None,
+    **options: Any,
+) -> Model:
     """Read a model. `format` is found from the content where it is not given.
+
+    limits: what a file is held to, as Limits(layers=100) for one that is trusted to have more.
 
     options: layout ("A"|"B") and stack for raw folders; bind (path of an npz, or a mapping) for
     ONNX weights that are graph inputs; sheet (a file, or the name of one of ifgo's) for dumped
@@ -119,30 +129,38 @@ def load(path: str | Path, format: str | None = None, **options: Any) -> Model:
     UsageError, FormatError or UnsupportedError, each naming the file.
     """
     place = as_path(path, "the model")
-    name = _found(place, format, options)
-    chosen = get(name)
-    select = None if "select" in chosen.READ_OPTIONS else options.pop("select", None)
-    with _located(place):
-        model = chosen.read(place, **_options(options, chosen.READ_OPTIONS, name, "reading"))
-        return model if select is None else part_of(model, select)
+    with bounds.using(limits):
+        name = _found(place, format, options)
+        chosen = get(name)
+        select = None if "select" in chosen.READ_OPTIONS else options.pop("select", None)
+        with _located(place):
+            model = chosen.read(place, **_options(options, chosen.READ_OPTIONS, name, "reading"))
+            return model if select is None else part_of(model, select)
 
 
-def list_layers(path: str | Path, format: str | None = None, **options: Any) -> Listing:
+def list_layers(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    limits: Limits | None = None,
+    **options: Any,
+) -> Listing:
     """The recurrent layers of a file, each by the name that `load(select=)` takes, and the rest.
 
-    options as for `load`, but select. Raises what `load` raises; a layer that cannot be read alone
-    is listed with the reason.
+    limits and options as for `load`, but select. Raises what `load` raises; a layer that cannot be
+    read alone is listed with the reason.
     """
     place = as_path(path, "the model")
-    name = _found(place, format, options)
-    chosen = get(name)
-    lister = getattr(chosen, "list_layers", None)
-    known = tuple(option for option in chosen.READ_OPTIONS if option != "select")
-    with _located(place):
-        given = _options(options, known, name, "listing")
-        if lister is not None:
-            return lister(place, **given)
-        return listing_of(chosen.read(place, **given), name)
+    with bounds.using(limits):
+        name = _found(place, format, options)
+        chosen = get(name)
+        lister = getattr(chosen, "list_layers", None)
+        known = tuple(option for option in chosen.READ_OPTIONS if option != "select")
+        with _located(place):
+            given = _options(options, known, name, "listing")
+            if lister is not None:
+                return lister(place, **given)
+            return listing_of(chosen.read(place, **given), name)
 
 
 def _found(place: Path, format: str | None, options: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from ifgo import files, limits
+from ifgo import files
 from ifgo.activations import Activation
 from ifgo.errors import ModelError, UsageError
 from ifgo.formats._state_chain import Step, Use
@@ -64,7 +64,7 @@ def read_steps(path: Path) -> tuple[Step, ...]:
     Raises UsageError where there is no such file, FormatError naming the key, ModelError on values
     that no layer may have.
     """
-    tree = load(files.read_bytes(path, limit=limits.MAX_TOML_BYTES), path.name, VERSION)
+    tree = load(files.read_bytes(path, limit="toml_bytes"), path.name, VERSION)
     top = Table(path.name, "", tree, ("version", "layer"))
     steps: list[Step] = []
     for place, values in top.tables("layer"):

@@ -136,7 +136,7 @@ def _instances(entry: Entry, store: Store) -> Iterator[tuple[str, dict[str, Patt
         if not entry.optional or any(store.has(p) for ps in patterns.values() for p in ps):
             yield entry.name, patterns
         return
-    for k in range(limits.MAX_LAYERS + 1):
+    for k in range(limits.current().layers + 1):
         n = entry.repeat + k * entry.step
         patterns = {key: tuple(numbered(p, n) for p in ps) for key, ps in entry.patterns.items()}
         present = any(store.has(p) for ps in patterns.values() for p in ps)

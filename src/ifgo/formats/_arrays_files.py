@@ -22,10 +22,6 @@ from ifgo.text import cut, quote
 
 Array = NDArray[Any]
 
-_MOST_VISITS: Final = 2**16
-"""Entries of a pickle that are looked at; one with arrays has a few for each."""
-
-_MOST_DEPTH: Final = 24
 _OBJECTS: Final = b"'descr': '|O'"
 _HEADER_BYTES: Final = 128
 
@@ -52,8 +48,8 @@ def _folder(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, ...]
     notes: tuple[str, ...] = ()
     shapes = {declared.name: declared for declared in sheet.arrays}
     entries = sorted(e for e in path.iterdir() if e.suffix.lower() in (".npy", ".bin", ".txt"))
-    if len(entries) > limits.MAX_ARRAYS:
-        raise FormatError(f"holds {len(entries)} arrays", expected=f"at most {limits.MAX_ARRAYS}")
+    if len(entries) > limits.current().arrays:
+        raise FormatError(f"holds {len(entries)} arrays", **limits.at_most("arrays"))
     for entry in entries:
         name = entry.stem
         if name in found:
@@ -107,7 +103,7 @@ def _numbers(path: Path, sheet: Sheet) -> tuple[Array, tuple[str, ...]]:
     """The numbers of a text, or of a .bin of the sheet's dtype, little-endian."""
     if path.suffix.lower() == ".txt":
         try:
-            values, rounded = decimals.parse(files.read_bytes(path, limit=limits.MAX_TEXT_BYTES))
+            values, rounded = decimals.parse(files.read_bytes(path, limit="text_bytes"))
         except IfgoError as error:
             raise error.located(path.name) from None
         note = f"{path.name}: {rounded} decimals rounded to float32"
@@ -161,7 +157,7 @@ def _described(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, .
                 found[name] = numbers
                 continue
             inner = enumerate(cast("list[Any]", value))
-            left += [(f"{name}.{k}"[: limits.MAX_NAME_CHARS], one) for k, one in inner]
+            left += [(f"{name}.{k}"[: limits.current().name_chars], one) for k, one in inner]
         elif isinstance(value, dict):
             tree = cast("dict[str, Any]", value)
             shaped = _shaped(tree, name)
@@ -169,13 +165,15 @@ def _described(path: Path, sheet: Sheet) -> tuple[dict[str, Array], tuple[str, .
                 found[name] = shaped
                 continue
             pairs = tree.items()
-            left += [(f"{name}.{cut(k)}"[: limits.MAX_NAME_CHARS], one) for k, one in pairs]
+            left += [(f"{name}.{cut(k)}"[: limits.current().name_chars], one) for k, one in pairs]
         else:
             others += 1
-        if len(found) > limits.MAX_ARRAYS or len(left) > _MOST_VISITS:
+        if len(found) > limits.current().arrays or len(left) > limits.current().parts:
             raise FormatError(
                 f"{path.name} holds too many parts",
-                expected=f"at most {limits.MAX_ARRAYS} arrays, {_MOST_VISITS} values beside them",
+                **limits.at_most(
+                    "arrays", "parts", form="at most {} arrays, {} values beside them"
+                ),
             )
     found = dict(sorted(found.items()))
     return found, (f"left out {others} values that are no arrays",) if others else ()
@@ -214,7 +212,7 @@ def _shaped(tree: dict[str, Any], name: str) -> Array | None:
     if values is None or values.ndim != 1 or not isinstance(shape, list):
         return None
     sizes = cast("list[Any]", shape)
-    whole = all(type(n) is int and 0 < n <= limits.MAX_ELEMENTS for n in sizes)
+    whole = all(type(n) is int and 0 < n <= limits.current().elements for n in sizes)
     if not whole or math.prod(sizes) != values.size:
         raise FormatError(
             f"{cut(name)} has {values.size} numbers for {key} {cut(sizes)}",
@@ -245,10 +243,16 @@ def _tree(root: Any) -> dict[str, Array]:
     while left:
         keys, value = left.pop()
         visits += 1
-        if visits > _MOST_VISITS or len(keys) > _MOST_DEPTH or len(found) > limits.MAX_ARRAYS:
+        bounds = limits.current()
+        if visits > bounds.parts or len(keys) > bounds.pickle_depth or len(found) > bounds.arrays:
             raise FormatError(
                 "is a pickle of too many or too deep parts",
-                expected=f"at most {limits.MAX_ARRAYS} arrays, {_MOST_DEPTH} levels deep",
+                **limits.at_most(
+                    "arrays",
+                    "parts",
+                    "pickle_depth",
+                    form="at most {} arrays, {} parts, {} levels deep",
+                ),
             )
         if _unpickle.is_array(value):
             name = ".".join(keys)
@@ -268,11 +272,13 @@ def _children(keys: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ..
     """What `value` holds, with the keys that lead there; an object holds its state."""
     if isinstance(value, Made):
         yield keys, value.maker if value.state is None else value.state
-        yield from (((*keys, cut(key, limits.MAX_NAME_CHARS)), inner) for key, inner in value.pairs)
+        yield from (
+            ((*keys, cut(key, limits.current().name_chars)), inner) for key, inner in value.pairs
+        )
         yield keys, value.items
     elif isinstance(value, dict):
         pairs = cast("dict[Any, Any]", value).items()
-        yield from (((*keys, cut(key, limits.MAX_NAME_CHARS)), inner) for key, inner in pairs)
+        yield from (((*keys, cut(key, limits.current().name_chars)), inner) for key, inner in pairs)
     elif isinstance(value, list):
         entries = enumerate(cast("list[Any]", value))
         yield from (((*keys, str(k)), inner) for k, inner in entries)

@@ -171,7 +171,7 @@ def shipped() -> dict[str, str]:
 
 
 def _file(path: Path) -> Sheet:
-    return parse(files.read_bytes(path, limit=limits.MAX_TOML_BYTES), path.name)
+    return parse(files.read_bytes(path, limit="toml_bytes"), path.name)
 
 
 def _names() -> tuple[str, ...]:
@@ -214,7 +214,9 @@ def parse(data: bytes, file: str) -> Sheet:
 def _declared(file: str, place: str, values: dict[str, Any]) -> Declared:
     table = Table(file, place, values, ("name", "shape"))
     shape = cast("list[Any]", table.take("shape", list, "a list of sizes"))
-    if not shape or any(type(n) is not int or not 1 <= n <= limits.MAX_ELEMENTS for n in shape):
+    if not shape or any(
+        type(n) is not int or not 1 <= n <= limits.current().elements for n in shape
+    ):
         raise FormatError(f"{file}: {place}.shape is {cut(shape)}", expected="sizes of 1 or more")
     return Declared(table.text("name"), tuple(shape))
 

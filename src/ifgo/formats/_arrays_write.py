@@ -56,10 +56,10 @@ def write_files(model: Model, path: Path, *, allow_lossy: Losses) -> Report:
         plan.chain(model)
         plan.judge()
         sheet = ("\n".join(plan.lines) + "\n").encode()
-        if len(sheet) > limits.MAX_TOML_BYTES:
+        if len(sheet) > limits.current().toml_bytes:
             raise UnsupportedError(
                 f"its sheet would have {len(sheet)} bytes",
-                expected=f"at most {limits.MAX_TOML_BYTES}",
+                expected=f"at most {limits.current().toml_bytes}",
                 hint="Give the layers shorter names, or write an .ifgo file",
             )
     except IfgoError as error:

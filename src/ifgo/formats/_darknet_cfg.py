@@ -14,8 +14,6 @@ from typing import Final
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.text import quote
 
-MAX_CFG_BYTES: Final = 1024**2
-
 _SCHEDULE = """batch subdivisions time_steps learning_rate momentum decay policy burn_in power step
 scale steps scales seq_scales gamma max_batches adam B1 B2 eps random notruth track augment_speed
 sequential_subdivisions init_sequential_subdivisions max_crop min_crop max_ratio min_ratio center

@@ -1,7 +1,7 @@
 """JSON that a stranger wrote: parsed within bounds, read key by key, and numbers written exactly.
 
-Costs are bounded before anything is parsed: a text of up to limits.MAX_JSON_BYTES may hold what it
-likes, a longer one so many values, lists, objects and escapes as limits.py says.
+Costs are bounded before anything is parsed: a text of up to `json_bytes` may hold what it likes, a
+longer one so many values, lists, objects and escapes as limits.py says.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ifgo.text import cut, listed, quote
 DAMAGED: Final = "The file was changed or cut short after it was written; fetch or write it again"
 
 _COUNTED: Final = (
-    (b",", limits.MAX_JSON_VALUES, "commas"),
-    (b"[", limits.MAX_JSON_LISTS, "lists"),
-    (b":", limits.MAX_JSON_KEYS, "colons"),
-    (b"\\", limits.MAX_JSON_KEYS, "backslashes"),
+    (b",", "json_values", "commas"),
+    (b"[", "json_lists", "lists"),
+    (b":", "json_keys", "colons"),
+    (b"\\", "json_keys", "backslashes"),
 )
 _SNIFFED_BYTES: Final = 4096
 _MOST_NOTES: Final = 32
@@ -47,7 +47,7 @@ def head(path: Path) -> bytes:
 
 def read(path: Path) -> dict[str, Any]:
     """The object in `path`. Raises what `parse` raises, and FormatError past the size bound."""
-    return parse(files.read_bytes(path, limit=limits.MAX_JSON_FILE_BYTES), "it")
+    return parse(files.read_bytes(path, limit="json_file_bytes"), "it")
 
 
 def parse(data: bytes, what: str) -> dict[str, Any]:
@@ -55,10 +55,10 @@ def parse(data: bytes, what: str) -> dict[str, Any]:
 
     Raises FormatError: no such object, nested too deep, or more in it than the bounds allow.
     """
-    if len(data) > limits.MAX_JSON_BYTES:
-        for mark, most, named in _COUNTED:
-            if (found := data.count(mark)) > most:
-                raise FormatError(f"{what} holds {found} {named}", expected=f"at most {most}")
+    if len(data) > limits.current().json_bytes:
+        for mark, limit, named in _COUNTED:
+            if (found := data.count(mark)) > limits.value(limit):
+                raise FormatError(f"{what} holds {found} {named}", **limits.at_most(limit))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -139,6 +139,16 @@ class Fields:
         if type(value) is not int or not least <= value <= most:
             raise self.wrong(key, f"a whole number from {least} to {most}")
         return value
+
+    def size(self, key: str, limit: str, less: int = 0) -> int:
+        """A whole number from 1 to the limit of that name, less `less`."""
+        most = limits.value(limit) - less
+        form = f"a whole number from 1 to {most}"
+        value = self.need(key)
+        if type(value) is int and value > most:
+            said = self.wrong(key, form)
+            raise FormatError(said.what, where=said.where, **limits.at_most(limit, form=form))
+        return self.whole(key, 1, most)
 
     def number(self, key: str) -> float:
         """A finite number."""
@@ -248,9 +258,11 @@ def notes_of(metadata: Any) -> tuple[str, ...]:
     left: list[tuple[str, Any]] = [("metadata", metadata)]
     while left:
         name, value = left.pop(0)
-        if isinstance(value, dict) and len(left) < limits.MAX_NAME_CHARS:
-            pairs = list(cast("dict[str, Any]", value).items())[: limits.MAX_NAME_CHARS]
-            left[:0] = [(f"{name} {cut(key)}"[: limits.MAX_NAME_CHARS], v) for key, v in pairs]
+        if isinstance(value, dict) and len(left) < limits.current().name_chars:
+            pairs = list(cast("dict[str, Any]", value).items())[: limits.current().name_chars]
+            left[:0] = [
+                (f"{name} {cut(key)}"[: limits.current().name_chars], v) for key, v in pairs
+            ]
         elif value is not None:
             said = cut(value) if isinstance(value, str) else cut(shown(value))
             found.append(f"{name}: {said}")

@@ -44,8 +44,8 @@ def _stateful(layer: Layer) -> Layer:
 
 def _tensors(tree: dict[str, Any], numbers: _json.Numbers) -> dict[str, NDArray[Any]]:
     """Every tensor, float32, of up to two axes."""
-    if len(tree) > limits.MAX_ARRAYS:
-        raise FormatError(f"has {len(tree)} tensors", expected=f"at most {limits.MAX_ARRAYS}")
+    if len(tree) > limits.current().arrays:
+        raise FormatError(f"has {len(tree)} tensors", **limits.at_most("arrays"))
     found: dict[str, NDArray[Any]] = {}
     for name, value in tree.items():
         where = f"tensor {_json.quoted([name])}"
@@ -55,7 +55,7 @@ def _tensors(tree: dict[str, Any], numbers: _json.Numbers) -> dict[str, NDArray[
         if shape:
             found[name] = numbers.take(value, shape, "it", where)
         elif type(value) is int:  # counters, as num_batches_tracked
-            found[name] = np.array(min(abs(value), limits.MAX_ELEMENTS))
+            found[name] = np.array(min(abs(value), limits.current().elements))
         else:
             raise FormatError(
                 f"is {_json.shown(value)}", where=where, expected="nested lists of numbers"

@@ -230,10 +230,8 @@ class _Decoder:
         return tuple(found)
 
     def object(self, allowed: tuple[type[Any], ...], value: Any, path: str, depth: int) -> Any:
-        if depth > limits.MAX_LAYERS:
-            raise FormatError(
-                "the model description nests too deep", expected=f"at most {limits.MAX_LAYERS}"
-            )
+        if depth > limits.current().layers:
+            raise FormatError("the model description nests too deep", **limits.at_most("layers"))
         if not isinstance(value, dict):
             raise FormatError(**_unlike(path, value, "an object", False))
         given = cast(dict[str, Any], value)

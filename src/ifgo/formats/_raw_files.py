@@ -99,8 +99,8 @@ def read_tensors(folder: Path) -> tuple[list[Tensors], list[str]]:
     if sorted(found) != list(range(1, len(found) + 1)):
         have = ", ".join(str(number) for number in sorted(found)[:16])
         raise FormatError(f"has tensors of layers {have}", expected="layers 1, 2, 3, ... unbroken")
-    if len(found) > limits.MAX_LAYERS:
-        raise FormatError(f"has {len(found)} layers", expected=f"at most {limits.MAX_LAYERS}")
+    if len(found) > limits.current().layers:
+        raise FormatError(f"has {len(found)} layers", **limits.at_most("layers"))
     notes: list[str] = []
     layers = [_layer(number, found[number], notes) for number in sorted(found)]
     return layers, notes
@@ -167,13 +167,13 @@ def _binary(path: Path, counts: Counts) -> Floats:
         )
     if counts:
         _expect(path.name, size // 4, counts)
-    data = files.read_bytes(path, limit=4 * limits.MAX_ELEMENTS)
+    data = files.read_bytes(path)
     return np.frombuffer(data[: size - size % 4], "<f4").astype(np.float32, copy=False)
 
 
 def _text(path: Path, counts: Counts, notes: list[str]) -> Floats:
-    data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
-    fewest, most = limits.MAX_TEXT_NUMBERS, limits.MAX_TEXT_NUMBERS
+    data = files.read_bytes(path, limit="text_bytes")
+    most = None
     if counts:
         fewest, most = (choose(number for number, _ in counts) for choose in (min, max))
         if len(data) < 2 * fewest - 1:
@@ -182,7 +182,7 @@ def _text(path: Path, counts: Counts, notes: list[str]) -> Floats:
                 expected=" or ".join(f"{number} = {formula}" for number, formula in counts),
             )
     try:
-        values, rounded = decimals.parse(data, min(most, limits.MAX_TEXT_NUMBERS))
+        values, rounded = decimals.parse(data, most)
     except FormatError as error:
         raise FormatError(
             f"{path.name} {error.what}", expected=error.expected, hint=error.hint

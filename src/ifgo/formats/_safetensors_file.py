@@ -42,10 +42,8 @@ def open_file(data: bytes) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
             expected="a safetensors file: header length, header, tensors",
             hint=_json.DAMAGED,
         )
-    if length > limits.MAX_JSON_BYTES:
-        raise FormatError(
-            f"its header has {length} bytes", expected=f"at most {limits.MAX_JSON_BYTES}"
-        )
+    if length > limits.current().json_bytes:
+        raise FormatError(f"its header has {length} bytes", **limits.at_most("json_bytes"))
     header = _json.parse(data[8 : 8 + length], "the header")
     try:
         entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))

@@ -242,7 +242,7 @@ def _named(found: list[Module]) -> list[Module]:
     names = [".".join(p) or module.kind for p, module in zip(paths, found, strict=True)]
     if len(set(names)) < len(names):
         names = [m.path or m.kind for m in found]
-    names = [cut(name, limits.MAX_NAME_CHARS - 8) for name in names]
+    names = [cut(name, limits.current().name_chars - 8) for name in names]
     return [replace(module, name=name) for module, name in zip(found, names, strict=True)]
 
 
@@ -257,11 +257,11 @@ def lstm(module: Module, name: str = "") -> Built:
     """
     module.require("lstm", "lstm_cell")
     name, count = name or module.name, module.layers
-    if count > limits.MAX_LAYERS:
+    if count > limits.current().layers:
         raise FormatError(
             f"has {count} layers",
             where=f"module {module.name}",
-            expected=f"at most {limits.MAX_LAYERS}",
+            **limits.at_most("layers"),
         )
     left = dict(module.tensors)
     biased = any(key.startswith("bias") for key in left)

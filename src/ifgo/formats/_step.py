@@ -89,7 +89,7 @@ class Step:
         kept, added = self._halves(clipped)
         activation = self._activation(gate)
         entering, candidate = self._entering(added, activation)
-        at_output = self._activation(shown)
+        activations = (activation, self._activation(candidate), self._activation(shown))
         coupling, kept, entering = self._coupling(kept, entering)
         gates = {"i": entering, "f": kept, "g": candidate, "o": gate}
         if self._activation(kept) != activation or self._activation(entering) != activation:
@@ -99,7 +99,7 @@ class Step:
         sums = {letter: self._pre_activation(name) for letter, name in gates.items()}
         return self._assembled(
             sums,
-            activations=(activation, self._activation(candidate), at_output),
+            activations=activations,
             weight_hr=projection,
             clip_projection=clip_projection,
             clip_cell=clip_cell,

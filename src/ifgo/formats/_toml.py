@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 import tomllib
+from functools import cache
 from typing import Any, Final, cast
 
 from ifgo import limits
@@ -16,9 +17,13 @@ from ifgo.errors import FormatError, UnsupportedError
 from ifgo.text import cut, quote
 
 _PART: Final = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_DEEP: Final = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{limits.MAX_TOML_DEPTH}}}")
-"""What every dotted key of more parts holds, and seldom anything else: a name is written so that
-it does not."""
+
+
+@cache
+def _deep(depth: int) -> re.Pattern[str]:
+    """What every dotted key of more parts holds, and seldom anything else: a name is written so
+    that it does not."""
+    return re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{depth}}}")
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -32,7 +37,8 @@ def pairs(**values: Any) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, str):
         text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-        return text.replace(".", "\\u002E") if _DEEP.search(text) else text
+        deep = _deep(limits.DEFAULTS.toml_depth).search(text)
+        return text.replace(".", "\\u002E") if deep else text
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_value, cast("tuple[Any, ...]", value))) + "]"
     if isinstance(value, bool):
@@ -54,11 +60,14 @@ def load(data: bytes, file: str, version: int) -> dict[str, Any]:
         raise FormatError(
             f"{file} is no text: byte {error.start} is {data[error.start]:#04x}", expected="UTF-8"
         ) from None
-    if deep := _DEEP.search(text):
+    if deep := _deep(limits.current().toml_depth).search(text):
         raise FormatError(
             f"{file} line {text.count(chr(10), 0, deep.start()) + 1} holds {quote(deep[0])}",
-            expected=f"keys of at most {limits.MAX_TOML_DEPTH} parts",
-            hint="In a string, write each dot as \\u002E",
+            **limits.at_most(
+                "toml_depth",
+                form="keys of at most {} parts",
+                hint="In a string, write each dot as \\u002E",
+            ),
         )
     try:
         tree = tomllib.loads(text)

@@ -129,7 +129,7 @@ class _Visit:
 
     def enter(self, depth: int) -> None:
         self.visits += 1
-        if depth > _MAX_DEPTH or self.visits > min(_MAX_VISITS, 16 * limits.MAX_ARRAYS):
+        if depth > _MAX_DEPTH or self.visits > min(_MAX_VISITS, 16 * limits.current().arrays):
             raise FormatError(
                 "holds modules in modules without end",
                 expected=f"{_MAX_DEPTH} levels at most",

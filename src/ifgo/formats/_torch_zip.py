@@ -8,11 +8,9 @@ import zipfile
 import zlib
 from typing import Final
 
+from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.text import quote
-
-MAX_MEMBERS: Final = 2**14
-"""Most members: one per tensor, and a handful beside them. zipfile takes 600 bytes for each."""
 
 _ENTRY: Final = b"PK\x01\x02"
 _LOCAL: Final = struct.Struct("<4s22xHH")
@@ -25,9 +23,10 @@ class Archive:
 
     def __init__(self, data: bytes) -> None:
         """Raises FormatError on a zip that is damaged, repeats itself or names other folders."""
-        if data.count(_ENTRY) > MAX_MEMBERS:
+        if data.count(_ENTRY) > limits.current().members:
             raise FormatError(
-                f"lists more than {MAX_MEMBERS} members", expected="one per tensor, and a few"
+                f"lists more than {limits.current().members} members",
+                **limits.at_most("members", form="one per tensor, and a few"),
             )
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:

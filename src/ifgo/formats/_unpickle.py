@@ -91,7 +91,7 @@ def parse(data: bytes, admit: Callable[[str], None] = lambda path: None) -> Any:
     and Outside for all else. admit: called with each name, may raise an error of its own.
 
     Raises FormatError on anything that is no whole pickle, or takes more than
-    limits.MAX_PICKLE_STEPS steps.
+    the limit pickle_steps.
     """
     return parse_at(data, 0, admit).value
 
@@ -105,10 +105,10 @@ def parse_at(data: bytes, start: int, admit: Callable[[str], None] = lambda path
     try:
         for opcode, argument, at in pickletools.genops(stream):
             steps += 1
-            if steps > limits.MAX_PICKLE_STEPS:
+            if steps > limits.current().pickle_steps:
                 raise FormatError(
-                    f"is a pickle of more than {limits.MAX_PICKLE_STEPS} steps",
-                    expected="arrays, and little beside them",
+                    f"is a pickle of more than {limits.current().pickle_steps} steps",
+                    **limits.at_most("pickle_steps", form="arrays, and little beside them"),
                 )
             if opcode.name == "STOP":
                 return Pickled(machine.result(), tuple(machine.outside), cast(int, at) + 1)
@@ -293,7 +293,9 @@ def array(value: Made, what: str) -> NDArray[Any] | list[Any]:
             order = "F" if fortran else "C"
         dtype = _dtype(kind)
         shape = tuple(shape)
-        if any(type(size) is not int or not 0 <= size <= limits.MAX_ELEMENTS for size in shape):
+        if any(
+            type(size) is not int or not 0 <= size <= limits.current().elements for size in shape
+        ):
             raise ValueError
         count = math.prod(shape)
         if dtype is None:

@@ -19,7 +19,7 @@ from ifgo.cell import Array, LSTMCell, MatrixNorm
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report
 from ifgo.formats._attributes import Losses
-from ifgo.formats._darknet_cfg import MAX_CFG_BYTES, Section, parse
+from ifgo.formats._darknet_cfg import Section, parse
 from ifgo.formats._darknet_write import EPSILONS, write_files
 from ifgo.gates import LSTM_LAYOUTS, reorder
 from ifgo.layers import (
@@ -85,7 +85,7 @@ def read(path: Path, *, cfg: str | None = None, dialect: str | None = None) -> M
         )
     layout, weights = _pair(path, cfg)
     try:
-        sections = parse(files.read_bytes(layout, limit=MAX_CFG_BYTES))
+        sections = parse(files.read_bytes(layout, limit="cfg_bytes"))
         size, shapes = _sizes(sections)
     except IfgoError as error:
         raise _placed(error, path, layout) from None
@@ -181,9 +181,11 @@ def _sizes(sections: list[Section]) -> tuple[int, list[_Shape]]:
     net = sections[0]
     picture = [net.integer(key, 0) for key in ("height", "width", "channels")]
     size = first = net.integer("inputs", picture[0] * picture[1] * picture[2])
-    if not 1 <= size <= limits.MAX_INPUT_SIZE:
+    if not 1 <= size <= limits.current().input_size:
         raise FormatError(
-            f"inputs is {size}", where="[net]", expected=f"1 to {limits.MAX_INPUT_SIZE}"
+            f"inputs is {size}",
+            where="[net]",
+            **limits.at_most("input_size", form="1 to {}", found=size),
         )
     shapes: list[_Shape] = []
     for section in sections[1:]:
@@ -195,17 +197,20 @@ def _sizes(sections: list[Section]) -> tuple[int, list[_Shape]]:
             shapes.append(_Shape(size))
             continue
         rows = section.integer("output", 1, least=1)
-        most = limits.MAX_HIDDEN_SIZE if section.name == "lstm" else limits.MAX_VOCABULARY
-        if rows > most or rows * size > limits.MAX_ELEMENTS:
-            raise FormatError(f"output is {rows}", where=section.where, expected=f"at most {most}")
+        limit = "hidden_size" if section.name == "lstm" else "vocabulary"
+        if rows > limits.value(limit):
+            raise FormatError(f"output is {rows}", where=section.where, **limits.at_most(limit))
+        if rows * size > limits.current().elements:
+            what = f"has {rows * size} weights"
+            raise FormatError(what, where=section.where, **limits.at_most("elements"))
         into = (rows, size)
         blocks = ((rows, rows),) * 4 + (into,) * 4 if section.name == "lstm" else (into,)
         shapes.append(_Shape(rows, blocks, section.flag("batch_normalize")))
         size = rows
     if not any(shape.blocks for shape in shapes):
         raise FormatError("has no [lstm] or [connected]", expected="at least one")
-    if len(shapes) > limits.MAX_LAYERS:
-        raise FormatError(f"has {len(shapes)} layers", expected=f"at most {limits.MAX_LAYERS}")
+    if len(shapes) > limits.current().layers:
+        raise FormatError(f"has {len(shapes)} layers", **limits.at_most("layers"))
     return first, shapes
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ifgo import files, limits
+from ifgo import files
 from ifgo.activations import LINEAR
 from ifgo.cell import LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
@@ -80,10 +80,10 @@ def _model(root: _json.Fields, path: Path) -> Model:
                 expected=repr(wanted),
                 hint="ifgo reads LSTM networks",
             )
-    inputs = facts.whole("input_size", 1, limits.MAX_INPUT_SIZE)
-    outputs = facts.whole("output_size", 1, limits.MAX_INPUT_SIZE)
-    hidden = facts.whole("hidden_size", 1, limits.MAX_HIDDEN_SIZE)
-    count = facts.whole("num_layers", 1, limits.MAX_LAYERS - 2)
+    inputs = facts.size("input_size", "input_size")
+    outputs = facts.size("output_size", "input_size")
+    hidden = facts.size("hidden_size", "hidden_size")
+    count = facts.size("num_layers", "layers", less=2)
     skip = facts.whole("skip", 0, inputs)
     if skip not in (0, outputs):
         raise UnsupportedError(

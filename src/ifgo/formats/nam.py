@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ifgo import files, limits
+from ifgo import files
 from ifgo.activations import LINEAR
 from ifgo.cell import Array, LSTMCell
 from ifgo.errors import FormatError, IfgoError, UnsupportedError
@@ -86,12 +86,12 @@ def _model(root: _json.Fields, path: Path) -> Model:
     version = _version(root)
     config = root.fields("config")
     config.only("input_size", "hidden_size", "num_layers", "in_channels", "out_channels")
-    inputs = config.whole("input_size", 1, limits.MAX_INPUT_SIZE)
-    hidden = config.whole("hidden_size", 1, limits.MAX_HIDDEN_SIZE)
-    count = config.whole("num_layers", 1, limits.MAX_LAYERS - 1)
+    inputs = config.size("input_size", "input_size")
+    hidden = config.size("hidden_size", "hidden_size")
+    count = config.size("num_layers", "layers", less=1)
     outputs = 1
     if "out_channels" in config.values:
-        outputs = config.whole("out_channels", 1, limits.MAX_INPUT_SIZE)
+        outputs = config.size("out_channels", "input_size")
     if "in_channels" in config.values and config.need("in_channels") != inputs:
         raise config.wrong("in_channels", f"input_size, {inputs}")
     flat = root.list("weights")

@@ -49,7 +49,7 @@ def sniff(path: Path) -> bool:
     except OSError:
         return False
     length, text = int.from_bytes(start[:8], "little"), start[8:]
-    if len(start) < 8 or not 2 <= length <= limits.MAX_JSON_BYTES:
+    if len(start) < 8 or length < 2:
         return False
     return text.startswith(b"{") and b'"__metadata__"' in text and b'"ifgo"' in text
 
@@ -71,7 +71,7 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     """Write every part of `model` to `path`. Nothing is ever lost, so allow_lossy changes nothing.
 
     Raises UnsupportedError on a dtype other than float16, bfloat16, float32, float64, on a layer
-    class that is not ifgo's, and on a description above limits.MAX_JSON_BYTES.
+    class that is not ifgo's, and on a description above the limit json_bytes.
     """
     tensors: dict[str, Array] = {}
 
@@ -89,8 +89,8 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
         text = json.dumps({"version": VERSION, "sha256": _digest(tree), "model": tree})
         data = to_safetensors(dict(sorted(tensors.items())), {"ifgo": text})
         for what, size, bound in (
-            ("the description", int.from_bytes(data[:8], "little"), limits.MAX_JSON_BYTES),
-            ("the file", len(data), limits.MAX_FILE_BYTES),
+            ("the description", int.from_bytes(data[:8], "little"), limits.current().json_bytes),
+            ("the file", len(data), limits.current().file_bytes),
         ):
             if size > bound:
                 raise UnsupportedError(

@@ -91,26 +91,26 @@ def write(
             model, cast(Layout, layout), cast(Encoding, encoding), allow_lossy=allow_lossy
         )
         for name, values in tensors.items():
-            if values.size > limits.MAX_TEXT_NUMBERS and encoding == "txt":
+            if values.size > limits.current().text_numbers and encoding == "txt":
                 raise UnsupportedError(
                     f"{name} has {values.size} values",
-                    expected=f"at most {limits.MAX_TEXT_NUMBERS} in a text",
+                    expected=f"at most {limits.current().text_numbers} in a text",
                     hint="Write it with encoding bin",
                 )
         contents = {f"{name}.{encoding}": encode(v, encoding) for name, v in tensors.items()}
         for name, data in contents.items():
-            if len(data) > limits.MAX_TEXT_BYTES and encoding == "txt":
+            if len(data) > limits.current().text_bytes and encoding == "txt":
                 raise UnsupportedError(
                     f"{name} would have {len(data)} bytes",
-                    expected=f"at most {limits.MAX_TEXT_BYTES}",
+                    expected=f"at most {limits.current().text_bytes}",
                     hint="Write it with encoding bin",
                 )
         refuse_others(path, contents)
         contents[FILE] = render(sheet).encode()
-        if len(contents[FILE]) > limits.MAX_TOML_BYTES:
+        if len(contents[FILE]) > limits.current().toml_bytes:
             raise UnsupportedError(
                 f"{FILE} would have {len(contents[FILE])} bytes",
-                expected=f"at most {limits.MAX_TOML_BYTES}",
+                expected=f"at most {limits.current().toml_bytes}",
                 hint="Give the layers shorter names, or write an .ifgo file",
             )
     except IfgoError as error:
@@ -184,7 +184,7 @@ def _described(
     """What model.toml says, checked against the options and the files."""
     if not (path / FILE).is_file():
         raise FormatError(f"{FILE} is no regular file", hint="Put the file itself there")
-    sheet = parse(files.read_bytes(path / FILE, limit=limits.MAX_TOML_BYTES))
+    sheet = parse(files.read_bytes(path / FILE, limit="toml_bytes"))
     replays = any(isinstance(layer, HiddenAsSequence) for layer in sheet.layers)
     says = {"layout": sheet.layout, "stack": STACKS[1] if replays else STACKS[0]}
     for option, value in (("layout", layout), ("stack", stack)):

@@ -112,15 +112,16 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
 
 def _model(root: _json.Fields, path: Path) -> Model:
     root.only(*_ROOT)
-    size = inputs = _width(root, "in_shape", limits.MAX_INPUT_SIZE)
+    size = inputs = _width(root, "in_shape", "input_size")
     numbers = _json.Numbers()
     names: dict[str, str] = {}
     notes: list[str] = []
     layers: list[Layer] = []
     entries = root.list("layers")
-    if not 1 <= len(entries) <= limits.MAX_LAYERS:
+    if not 1 <= len(entries) <= limits.current().layers:
         raise FormatError(
-            f"has {len(entries)} layers", expected=f"1 to {limits.MAX_LAYERS} of them"
+            f"has {len(entries)} layers",
+            **limits.at_most("layers", form="1 to {} of them", found=len(entries)),
         )
     for k, values in enumerate(entries):
         if not isinstance(values, dict):
@@ -172,15 +173,23 @@ def _around(
     return layers, prefix
 
 
-def _width(fields: _json.Fields, key: str, most: int) -> int:
-    """The last of [null, null, N]; all before it are batch and time."""
+def _width(fields: _json.Fields, key: str, limit: str) -> int:
+    """The last of [null, null, N], up to the limit of that name; the others are batch and time."""
+    most = limits.value(limit)
     shape = fields.list(key)
     width = shape[-1] if shape else None
-    if len(shape) not in (2, 3) or type(width) is not int or not 1 <= width <= most:
+    form = f"[null, null, N] with N from 1 to {most}"
+    if len(shape) in (2, 3) and type(width) is int and width > most:
         raise FormatError(
             f"{key} is {_json.spelled(shape)}",
             where=fields.where or None,
-            expected=f"[null, null, N] with N from 1 to {most}",
+            **limits.at_most(limit, form=form),
+        )
+    if len(shape) not in (2, 3) or type(width) is not int or width < 1:
+        raise FormatError(
+            f"{key} is {_json.spelled(shape)}",
+            where=fields.where or None,
+            expected=form,
         )
     return width
 
@@ -204,8 +213,7 @@ def _layer(
     spelled = entry.text("activation") if "activation" in entry.values else ""
     if spelled not in ACTIVATIONS:
         raise entry.wrong("activation", "one of " + ", ".join(map(repr, ACTIVATIONS)))
-    most = limits.MAX_HIDDEN_SIZE if kind == "lstm" else limits.MAX_INPUT_SIZE
-    width = _width(entry, "shape", most)
+    width = _width(entry, "shape", "hidden_size" if kind == "lstm" else "input_size")
     made = _BUILD[kind](f"{kind.replace('-', '_')}_{k}", entry, (size, width), numbers, spelled)
     return made, kind == "lstm" and len(entry.list("shape")) == 2
 

@@ -40,7 +40,7 @@ def sniff(path: Path) -> bool:
         return False
     length = int.from_bytes(start[:8], "little")
     return path.suffix in EXTENSIONS or (
-        start[8:].lstrip().startswith(b'{"') and 2 <= length <= limits.MAX_JSON_BYTES
+        start[8:].lstrip().startswith(b'{"') and 2 <= length <= limits.current().json_bytes
     )
 
 
@@ -87,9 +87,9 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
         metadata = {"format": "pt"} | ({OWN: spelled} if spelled else {})
         little = {k: a.astype(a.dtype.newbyteorder("<"), copy=False) for k, a in tensors.items()}
         data = to_safetensors(little, metadata)
-        if len(data) > limits.MAX_FILE_BYTES:
+        if len(data) > limits.current().file_bytes:
             raise UnsupportedError(
-                f"would take {len(data)} bytes", expected=f"at most {limits.MAX_FILE_BYTES}"
+                f"would take {len(data)} bytes", expected=f"at most {limits.current().file_bytes}"
             )
     except IfgoError as error:
         raise error.located(str(path)) from None

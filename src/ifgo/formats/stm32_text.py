@@ -73,7 +73,7 @@ def read(path: Path, *, shape: str | None = None) -> Model:
     FormatError where the count does not fit them.
     """
     try:
-        data = files.read_bytes(path, limit=limits.MAX_TEXT_BYTES)
+        data = files.read_bytes(path, limit="text_bytes")
         defined = _defined(data, path.suffix == ".h" and shape is None)
         inputs, hidden = _sizes(defined, shape)
         bare = _COMMENT.sub(b" ", data) if b"/" in data else data
@@ -141,12 +141,11 @@ def _sizes(defined: dict[str, int], shape: str | None) -> tuple[int, int]:
                 f"option shape is {quote(shape)}, but the file defines {said[0]},{said[1]}",
                 expected="no option shape, or the same",
             )
-    for what, size, most in (
-        ("input_size", inputs, limits.MAX_INPUT_SIZE),
-        ("hidden_size", hidden, limits.MAX_HIDDEN_SIZE),
-    ):
-        if not 1 <= size <= most:
-            raise FormatError(f"{what} is {size}", expected=f"1 to {most}")
+    for what, size in (("input_size", inputs), ("hidden_size", hidden)):
+        if not 1 <= size <= limits.value(what):
+            raise FormatError(
+                f"{what} is {size}", **limits.at_most(what, form="1 to {}", found=size)
+            )
     return inputs, hidden
 
 

@@ -163,11 +163,14 @@ def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], Any, list[str]]:
             storages[storage] = archive.read(f"data/{storage}")
         arrays[key] = values(tensor, storages[storage], order)
         size += arrays[key].nbytes
-    if size > len(data) + limits.MAX_EXPANSION:
+    if size > len(data) + limits.current().expansion_bytes:
         raise FormatError(
             f"has {len(data)} bytes and tensors of {size}",
-            expected=f"at most {limits.MAX_EXPANSION} more than it has",
-            hint="Save each tensor with .clone()",
+            **limits.at_most(
+                "expansion_bytes",
+                form="at most {} more than it has",
+                hint="Save each tensor with .clone()",
+            ),
         )
     return arrays, own, notes
 

@@ -83,7 +83,7 @@ def _given(given: Given) -> Any:
     config: Any = given
     if isinstance(given, str | Path):
         try:
-            data = files.read_bytes(Path(given), limit=limits.MAX_JSON_BYTES)
+            data = files.read_bytes(Path(given), limit="json_bytes")
             config = parse_json(data, "config")
         except IfgoError as error:
             known = error.where is not None and str(given) in error.where
@@ -109,10 +109,8 @@ def parse_json(data: bytes, what: str) -> Any:
     def constant(text: str) -> Any:
         raise ValueError(text)
 
-    if len(data) > limits.MAX_JSON_BYTES:
-        raise FormatError(
-            f"{what} has {len(data)} bytes", expected=f"at most {limits.MAX_JSON_BYTES}"
-        )
+    if len(data) > limits.current().json_bytes:
+        raise FormatError(f"{what} has {len(data)} bytes", **limits.at_most("json_bytes"))
     try:
         return json.loads(data, object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
@@ -122,16 +120,16 @@ def parse_json(data: bytes, what: str) -> Any:
 
 def _entries(data: bytes) -> dict[str, bytes]:
     """The three parts of a .keras file, weighed before they are unpacked."""
-    if data.count(_ENTRY) > limits.MAX_ARRAYS:
-        raise FormatError("holds too many files", expected=f"at most {limits.MAX_ARRAYS}")
+    if data.count(_ENTRY) > limits.current().arrays:
+        raise FormatError("holds too many files", **limits.at_most("arrays"))
     found: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-            for name, most in (
-                ("metadata.json", limits.MAX_JSON_BYTES),
-                ("config.json", limits.MAX_JSON_BYTES),
-                (WEIGHTS, len(data) + limits.MAX_EXPANSION),
+            for name, limit in (
+                ("metadata.json", "json_bytes"),
+                ("config.json", "json_bytes"),
+                (WEIGHTS, "expansion_bytes"),
             ):
                 if names.count(name) != 1:
                     raise FormatError(
@@ -146,9 +144,11 @@ def _entries(data: bytes) -> dict[str, bytes]:
                         expected="none (0) or deflate (8)",
                         hint=_AGAIN,
                     )
+                most = limits.value(limit) + (len(data) if name == WEIGHTS else 0)
                 if entry.file_size > most:
                     raise FormatError(
-                        f"{name} unpacks to {entry.file_size} bytes", expected=f"at most {most}"
+                        f"{name} unpacks to {entry.file_size} bytes",
+                        **limits.at_most(limit, form=f"at most {most}"),
                     )
                 with archive.open(entry) as stream:
                     found[name] = stream.read(entry.file_size + 1)

@@ -87,11 +87,11 @@ def _entries(top: Node) -> list[Any]:
     if not isinstance(layers, list) or not layers:
         raise FormatError("has no layers", where=top.where, expected="a list of layers")
     found = cast("list[Any]", layers)
-    if len(found) > 16 * limits.MAX_LAYERS:
+    if len(found) > 16 * limits.current().layers:
         raise FormatError(
             f"has {len(found)} layers",
             where=top.where,
-            expected=f"at most {16 * limits.MAX_LAYERS}",
+            **limits.at_most("layers", form=f"at most {16 * limits.current().layers}"),
         )
     return found
 

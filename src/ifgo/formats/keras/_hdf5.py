@@ -25,7 +25,6 @@ SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 
 _NOWHERE: Final = 2**64 - 1
 _AGAIN: Final = "Save it again with Keras, or with h5py and its default options"
-_STEPS: Final = 100_000
 """Messages, links and tree nodes looked at; 64 layers with their optimizer take 5,000."""
 
 _SPACE, _LINK_INFO, _TYPE, _LINK, _EXTERNAL, _LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
@@ -38,8 +37,8 @@ class Hdf5:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.steps = _STEPS
-        self.unread = len(data) + limits.MAX_EXPANSION
+        self.steps = limits.current().hdf5_steps
+        self.unread = len(data) + limits.current().expansion_bytes
         if data[:8] != SIGNATURE:
             raise FormatError("is no HDF5 file", hint=_AGAIN)
         version = self.number(8, 1)
@@ -85,17 +84,17 @@ class Hdf5:
         if self.steps < 0:
             raise FormatError(
                 "is damaged, or holds more objects than any model",
-                expected=f"at most {_STEPS}",
-                hint=_AGAIN,
+                **limits.at_most("hdf5_steps", hint=_AGAIN),
             )
 
     def pay(self, count: int) -> None:
-        """Counts bytes taken out; FormatError past the file's own size and limits.MAX_EXPANSION."""
+        """Counts bytes taken out; FormatError past the file's own size and the limit
+        expansion_bytes."""
         self.unread -= count
         if self.unread < 0:
             raise FormatError(
-                f"unpacks to more than {limits.MAX_EXPANSION} bytes beyond its size",
-                hint=_AGAIN,
+                f"unpacks to more than {limits.current().expansion_bytes} bytes beyond its size",
+                **limits.at_most("expansion_bytes", form="at most that many", hint=_AGAIN),
             )
 
     def heap(self, at: int, index: int, count: int) -> bytes:
@@ -375,11 +374,11 @@ class Object:
         if not self.is_array or body is None:
             raise FormatError("is a group", where=self.where, expected="an array", hint=_AGAIN)
         shape = parse_space(body, self.where)
-        if int(np.prod(shape, dtype=object)) > limits.MAX_ELEMENTS:
+        if int(np.prod(shape, dtype=object)) > limits.current().elements:
             raise FormatError(
                 f"has shape {cut(shape)}",
                 where=self.where,
-                expected=f"at most {limits.MAX_ELEMENTS} elements",
+                **limits.at_most("elements", form="at most {} elements"),
             )
         return shape
 

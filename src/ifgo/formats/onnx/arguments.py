@@ -25,7 +25,7 @@ class Budget:
     """What an entry that holds an open length may take."""
 
     def __init__(self) -> None:
-        self._left = limits.MAX_FOLDED_BYTES
+        self._left = limits.current().folded_bytes
 
     def grow(self, data: NDArray[Any]) -> None:
         """A constant of the file was read."""
@@ -37,8 +37,10 @@ class Budget:
         if self._left < 0:
             raise FormatError(
                 "folds more constants than the file could need",
-                expected=f"at most {limits.MAX_FOLDED_BYTES} bytes, and "
-                f"{self.PER_CONSTANT} times those of its weights",
+                **limits.at_most(
+                    "folded_bytes",
+                    form=f"at most {{}} bytes, and {self.PER_CONSTANT} times those of its weights",
+                ),
             )
 
 
@@ -108,7 +110,7 @@ def sizes(value: Value) -> list[Size]:
         raise UnsupportedError(
             "takes a shape that is computed from the data", expected="a shape known in the file"
         )
-    if value.data.size > limits.MAX_INPUT_SIZE:
+    if value.data.size > limits.current().input_size:
         raise FormatError(
             f"takes a shape of {value.data.size} numbers", expected=f"at most {MAX_RANK}"
         )
@@ -137,9 +139,9 @@ def bounded(shape: Sequence[int]) -> Sequence[int]:
     count = 1
     for size in shape:
         count *= max(int(size), 0)
-    if count > limits.MAX_FOLDED_ELEMENTS or len(shape) > MAX_RANK:
+    if count > limits.current().folded_elements or len(shape) > MAX_RANK:
         raise FormatError(
             f"folds to {count} elements in {len(shape)} axes",
-            expected=f"at most {limits.MAX_FOLDED_ELEMENTS} in {MAX_RANK}",
+            **limits.at_most("folded_elements", form=f"at most {{}} in {MAX_RANK}"),
         )
     return shape

@@ -40,12 +40,11 @@ class Attributes:
                 expected=names[kind],
             )
         count = max(len(attribute.ints), len(attribute.floats), len(attribute.strings))
-        if count > limits.MAX_FOLDED_ELEMENTS:
+        if count > limits.current().folded_elements:
             raise FormatError(
                 f"attribute {name} lists {count} values",
                 where=self._node.where,
-                expected=f"at most {limits.MAX_FOLDED_ELEMENTS}",
-                hint="Keep numbers in a tensor",
+                **limits.at_most("folded_elements", hint="Keep numbers in a tensor"),
             )
         return helper.get_attribute_value(attribute)
 

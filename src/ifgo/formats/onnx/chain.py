@@ -91,8 +91,8 @@ class Chain:
 
     def open(self, kind: Kind, width: int, dtype: np.dtype[Any], **parts: Any) -> Stream:
         """A new stream with ids of its own."""
-        if len(self._streams) > 16 * limits.MAX_LAYERS:
-            raise FormatError("has too many layers", expected=f"at most {limits.MAX_LAYERS}")
+        if len(self._streams) > 16 * limits.current().layers:
+            raise FormatError("has too many layers", **limits.at_most("layers"))
         stream = Stream(kind, self._next, width, dtype, **parts)
         self._next += width
         self._streams.append(stream)

@@ -95,10 +95,8 @@ class _Cut:
         self.bound = bound
         self.makers = {name: node for node in graph.nodes for name in filter(None, node.outputs)}
         lstms = [node for node in graph.nodes if node.op == "LSTM"]
-        if len(lstms) > limits.MAX_LAYERS:
-            raise FormatError(
-                f"has {len(lstms)} LSTM nodes", expected=f"at most {limits.MAX_LAYERS}"
-            )
+        if len(lstms) > limits.current().layers:
+            raise FormatError(f"has {len(lstms)} LSTM nodes", **limits.at_most("layers"))
         own = [printable(node.name, 256) for node in lstms]
         self.nodes = {
             name if name and own.count(name) == 1 else f"#{node.position}": node

@@ -134,8 +134,8 @@ def parse(path: Path) -> Graph:
     if not model.HasField("graph") or not graph.output:
         raise FormatError("has no graph with outputs", expected="a whole ONNX model")
     opset = _opset(model)
-    if len(graph.node) > limits.MAX_NODES:
-        raise FormatError(f"has {len(graph.node)} nodes", expected=f"at most {limits.MAX_NODES}")
+    if len(graph.node) > limits.current().nodes:
+        raise FormatError(f"has {len(graph.node)} nodes", **limits.at_most("nodes"))
     if graph.sparse_initializer:
         name = quoted(text(graph.sparse_initializer[0].values.name))
         raise UnsupportedError(f"initializer {name} is sparse", expected="dense tensors")
@@ -147,14 +147,12 @@ def parse(path: Path) -> Graph:
         check_tensor(tensor, f"initializer {quoted(name)}")
         tensors[name] = tensor
     size = sum(_bytes(tensor) for tensor in tensors.values())
-    if size > limits.MAX_FILE_BYTES:
-        raise FormatError(
-            f"declares {size} bytes of constants", expected=f"at most {limits.MAX_FILE_BYTES}"
-        )
+    if size > limits.current().file_bytes:
+        raise FormatError(f"declares {size} bytes of constants", **limits.at_most("file_bytes"))
     free = [value for value in graph.input if text(value.name) not in tensors]
     for what, count in (("inputs", len(free)), ("outputs", len(graph.output))):
-        if count > limits.MAX_INPUTS:
-            raise FormatError(f"has {count} {what}", expected=f"at most {limits.MAX_INPUTS}")
+        if count > limits.current().inputs:
+            raise FormatError(f"has {count} {what}", **limits.at_most("inputs"))
     inputs = [_input(value) for value in free]
     if len({entry.name for entry in inputs}) != len(inputs):
         raise FormatError("has two inputs of one name", expected="unique names")
@@ -248,10 +246,10 @@ def check_tensor(tensor: TensorProto, what: str) -> None:
             f"{what} declares shape {list(tensor.dims)[:16]}",
             expected=f"at most {MAX_RANK} sizes of 0 or more",
         )
-    if math.prod(tensor.dims) > limits.MAX_ELEMENTS:
+    if math.prod(tensor.dims) > limits.current().elements:
         raise FormatError(
             f"{what} declares {math.prod(tensor.dims)} elements",
-            expected=f"at most {limits.MAX_ELEMENTS}",
+            **limits.at_most("elements"),
         )
 
 

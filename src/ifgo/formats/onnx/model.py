@@ -179,7 +179,7 @@ def _named(stream: Stream, names: dict[Stream, str], sources: dict[str, str], pr
     layer, name = cast(Layer, stream.layer), names[stream]
     for field, source in stream.sources.items():
         if source:
-            sources[f"{prefix}{name}.{field}"] = printable(source, limits.MAX_NAME_CHARS)
+            sources[f"{prefix}{name}.{field}"] = printable(source, limits.current().name_chars)
     if isinstance(layer, Residual):
         inner = tuple(_named(s, names, sources, f"{prefix}{name}.") for s in stream.inside)
         return replace(layer, name=name, layers=inner)

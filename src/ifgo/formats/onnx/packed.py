@@ -25,10 +25,10 @@ def label(name: str, default: str) -> str:
     """A name of the file as the model carries it; one that is longer or no ASCII ends in a digest
     of the whole, since two may differ in what is not kept."""
     shown = printable(name, len(name)) or default
-    if shown == (name or default) and len(shown) <= limits.MAX_NAME_CHARS:
+    if shown == (name or default) and len(shown) <= limits.current().name_chars:
         return shown
     digest = sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
-    return f"{shown[: limits.MAX_NAME_CHARS - 9]}~{digest}"
+    return f"{shown[: limits.current().name_chars - 9]}~{digest}"
 
 
 def state_output(

@@ -48,10 +48,8 @@ def _embedding(chain: Chain, table: Value, tokens: Value) -> Value:
             f"looks tokens up in {quoted(table.name)}, {weight.dtype.name} of shape {weight.shape}",
             expected="an embedding (vocabulary, features) of real numbers",
         )
-    if weight.shape[0] > limits.MAX_VOCABULARY:
-        raise FormatError(
-            f"has {weight.shape[0]} rows", expected=f"at most {limits.MAX_VOCABULARY}"
-        )
+    if weight.shape[0] > limits.current().vocabulary:
+        raise FormatError(f"has {weight.shape[0]} rows", **limits.at_most("vocabulary"))
     finite(weight, f"embedding {quoted(table.name)}")
     made = chain.open(
         "sequence",
@@ -176,10 +174,8 @@ def _flattened(chain: Chain, a: Arguments, target: list[Size], zero: bool) -> li
     if label.backwards:
         raise UnsupportedError("flattens time from its end", expected="steps in their order")
     width = label.size * stream.width
-    if width > limits.MAX_ELEMENTS:
-        raise FormatError(
-            f"flattens to {width} features", expected=f"at most {limits.MAX_ELEMENTS}"
-        )
+    if width > limits.current().elements:
+        raise FormatError(f"flattens to {width} features", **limits.at_most("elements"))
     made = chain.open(
         "vector", width, stream.dtype, parent=stream, layer=Flatten("flatten", label.size)
     )

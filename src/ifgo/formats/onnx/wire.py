@@ -51,6 +51,7 @@ def is_affordable(data: bytes, message: Any = onnx.ModelProto.DESCRIPTOR) -> boo
     limits allow.
     """
     stack: list[tuple[int, Mapping[int, Any]]] = [(len(data), _schema(message))]
+    bounds = limits.current()
     position = fields = messages = packed = 0
     try:
         while stack:
@@ -80,16 +81,21 @@ def is_affordable(data: bytes, message: Any = onnx.ModelProto.DESCRIPTOR) -> boo
                 position += 8 if wire == _WIDE else 4
             else:
                 return False
-            if fields > limits.MAX_FIELDS or messages > limits.MAX_MESSAGES:
+            if fields > bounds.fields or messages > bounds.messages:
                 raise FormatError(
-                    f"has more than {limits.MAX_FIELDS} fields or {limits.MAX_MESSAGES} parts",
-                    expected="an LSTM chain, which has a few thousand",
+                    f"has more than {bounds.fields} fields or {bounds.messages} parts",
+                    **limits.at_most(
+                        "fields", "messages", form="an LSTM chain, which has a few thousand"
+                    ),
                 )
-            if packed > limits.MAX_PACKED_BYTES + 2 * len(data):
+            if packed > bounds.packed_bytes + 2 * len(data):
                 raise FormatError(
                     f"holds packed integers that unpack to more than {packed} bytes",
-                    expected="tensors as raw data",
-                    hint="Write them with onnx.numpy_helper.from_array",
+                    **limits.at_most(
+                        "packed_bytes",
+                        form="tensors as raw data",
+                        hint="Write them with onnx.numpy_helper.from_array",
+                    ),
                 )
     except IndexError:
         return False

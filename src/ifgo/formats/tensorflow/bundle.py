@@ -49,8 +49,8 @@ class Bundle:
             raise UnsupportedError(
                 "holds big-endian numbers", where=self._where, expected="little-endian ones"
             )
-        if not 1 <= self._count <= limits.MAX_ARRAYS:
-            raise self._damaged(f"has {self._count} parts", f"1 to {limits.MAX_ARRAYS}")
+        if not 1 <= self._count <= limits.current().arrays:
+            raise self._damaged(f"has {self._count} parts", f"1 to {limits.current().arrays}")
 
     def __contains__(self, key: str) -> bool:
         return key.encode() in self.entries
@@ -68,7 +68,7 @@ class Bundle:
             )
         dtype, shape = np.dtype(known[0]).newbyteorder("<"), shape_of(entry.shape)
         count = -1 if shape is None or min(shape, default=0) < 0 else math.prod(shape)
-        if shape is None or not 0 <= count <= limits.MAX_ELEMENTS:
+        if shape is None or not 0 <= count <= limits.current().elements:
             raise self._damaged(f"{what} declares shape {shape}", "a possible one")
         if entry.size != count * dtype.itemsize:
             raise self._damaged(
@@ -162,7 +162,7 @@ class Bundle:
             length, place = _varint(data, place)
             if shared > len(key) or place + own + length > end:
                 raise self._damaged("has an entry longer than its block", "a whole index")
-            if shared + own > 16 * limits.MAX_NAME_CHARS:
+            if shared + own > 16 * limits.current().name_chars:
                 raise self._damaged(f"has a key of {shared + own} bytes", "a variable's name")
             key = key[:shared] + data[place : place + own]
             place += own

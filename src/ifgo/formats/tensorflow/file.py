@@ -242,7 +242,7 @@ def _array(tensor: Any, where: str) -> NDArray[Any]:
     dtype, field = np.dtype(known[0]).newbyteorder("<"), known[1]
     shape = shape_of(tensor.shape)
     count = math.prod(shape or ())
-    if shape is None or any(size < 0 for size in shape) or count > limits.MAX_ELEMENTS:
+    if shape is None or any(size < 0 for size in shape) or count > limits.current().elements:
         raise FormatError(f"declares shape {shape}", where=where, expected="a known, possible one")
     if tensor.content:
         if len(tensor.content) != count * dtype.itemsize:
@@ -265,7 +265,7 @@ def _array(tensor: Any, where: str) -> NDArray[Any]:
     values = listed.astype(dtype) if listed.size else np.zeros(1, dtype)
     if values.size < count and values.size > 1:
         # TensorFlow leaves out values at the end that are like the last one
-        if count > limits.MAX_FOLDED_ELEMENTS:
+        if count > limits.current().folded_elements:
             raise FormatError(
                 f"lists {listed.size} values for shape {list(shape)}",
                 where=where,

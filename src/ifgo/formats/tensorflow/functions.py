@@ -89,9 +89,9 @@ class _Flattening:
         found = self._flat.nodes
         if node.name in found:
             raise FormatError(f"has two nodes named {quote(node.name)}", expected="unique names")
-        if len(found) >= limits.MAX_NODES:
+        if len(found) >= limits.current().nodes:
             raise FormatError(
-                f"has more than {limits.MAX_NODES} nodes", expected=f"at most {limits.MAX_NODES}"
+                f"has more than {limits.current().nodes} nodes", **limits.at_most("nodes")
             )
         found[node.name] = node
 

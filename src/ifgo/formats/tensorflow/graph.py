@@ -131,10 +131,10 @@ class Translation:
         stored = node.attributes.get("value")
         if stored is not None and found.nbytes > 16 * stored.tensor.ByteSize() + 64:
             self._repeated += found.nbytes
-            if self._repeated > limits.MAX_FOLDED_BYTES:
+            if self._repeated > limits.current().folded_bytes:
                 raise FormatError(
                     "repeats one value more often than the file could need",
-                    expected=f"at most {limits.MAX_FOLDED_BYTES} bytes",
+                    **limits.at_most("folded_bytes", form="at most {} bytes"),
                 )
         return found
 

@@ -159,8 +159,8 @@ class _Reader:
             raise FormatError("has no graph", expected="one at least")
         graphs = [model.Subgraphs(k) for k in range(model.SubgraphsLength())]
         count = sum(graph.OperatorsLength() for graph in graphs)
-        if count > limits.MAX_NODES:
-            raise FormatError(f"has {count} operators", expected=f"at most {limits.MAX_NODES}")
+        if count > limits.current().nodes:
+            raise FormatError(f"has {count} operators", **limits.at_most("nodes"))
         names = self._codes()
         found = tuple(self._graph(graph, k, names) for k, graph in enumerate(graphs))
         if not found[0].outputs:
@@ -172,10 +172,8 @@ class _Reader:
         tensors = tuple(self._tensor(graph.Tensors(k), k) for k in range(graph.TensorsLength()))
         inputs, outputs = _list(graph, "Inputs"), _list(graph, "Outputs")
         for what, found in (("inputs", inputs), ("outputs", outputs)):
-            if len(found) > limits.MAX_INPUTS:
-                raise FormatError(
-                    f"has {len(found)} {what}", expected=f"at most {limits.MAX_INPUTS}"
-                )
+            if len(found) > limits.current().inputs:
+                raise FormatError(f"has {len(found)} {what}", **limits.at_most("inputs"))
             self._check_indices(found, len(tensors), what, optional=False)
         operators = tuple(
             self._operator(graph.Operators(k), k, number, names, len(tensors))
@@ -303,7 +301,9 @@ class _Reader:
             )
         dtype = np.dtype(DTYPES[kind]).newbyteorder("<")
         count = math.prod(shape)
-        if count > limits.MAX_ELEMENTS or count * dtype.itemsize != buffer.DataLength():
+        if count > limits.current().elements:
+            raise FormatError(f"{what} has {count} elements", **limits.at_most("elements"))
+        if count * dtype.itemsize != buffer.DataLength():
             raise FormatError(
                 f"{what} of shape {list(shape)} and type {kind} has {buffer.DataLength()} bytes",
                 expected=f"{count * dtype.itemsize}",
@@ -336,8 +336,6 @@ def _list(owner: Any, field: str) -> tuple[int, ...]:
     count = getattr(owner, f"{field}Length")()
     if not count:
         return ()
-    if count > limits.MAX_INPUT_SIZE:
-        raise FormatError(
-            f"{field} lists {count} numbers", expected=f"at most {limits.MAX_INPUT_SIZE}"
-        )
+    if count > limits.current().input_size:
+        raise FormatError(f"{field} lists {count} numbers", **limits.at_most("input_size"))
     return tuple(int(n) for n in getattr(owner, f"{field}AsNumpy")())

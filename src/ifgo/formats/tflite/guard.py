@@ -10,11 +10,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
 from ifgo.text import cut
-
-MAX_TABLES: Final = 60_000
-"""Most tables visited: an operator takes two, its tensors two each."""
 
 IDENTIFIER: Final = b"TFL3"
 
@@ -97,7 +95,7 @@ class Guard:
     def __init__(self, data: bytes, option_names: dict[int, str]) -> None:
         self.data = data
         self._option_names = option_names
-        self._left = MAX_TABLES
+        self._left = limits.current().tables
 
     def run(self) -> None:
         """Raises FormatError where an offset or a length leaves the file."""
@@ -137,7 +135,7 @@ class Guard:
         self._left -= 1
         if self._left < 0:
             raise FormatError(
-                f"has more than {MAX_TABLES} tables", expected=f"at most {MAX_TABLES}"
+                f"has more than {limits.current().tables} tables", **limits.at_most("tables")
             )
         table = at - int(struct.unpack_from("<i", self.data, at)[0])
         if not 0 <= table <= len(self.data) - 4:
@@ -177,7 +175,8 @@ class Guard:
             start, count = self._vector(at + place, what, 4)
             if count > self._left:
                 raise FormatError(
-                    f"{what} lists {count} tables", expected=f"at most {MAX_TABLES} in all"
+                    f"{what} lists {count} tables",
+                    **limits.at_most("tables", form="at most {} in all"),
                 )
             for k in range(count):
                 target = self._offset(start + 4 * k, f"{kind[1:]} #{k}")

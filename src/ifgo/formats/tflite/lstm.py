@@ -133,10 +133,10 @@ class _Side:
         weight = self._array(WEIGHTS + order.index("f"), ("H", "I"))
         recurrent = self._array(RECURRENT + order.index("f"), (weight.shape[0], "P"))
         units, inputs, outputs = *weight.shape, recurrent.shape[1]
-        if units > limits.MAX_HIDDEN_SIZE or inputs > limits.MAX_INPUT_SIZE:
+        if units > limits.current().hidden_size or inputs > limits.current().input_size:
             raise FormatError(
                 f"has {units} units of {inputs} features",
-                expected=f"at most {limits.MAX_HIDDEN_SIZE} of {limits.MAX_INPUT_SIZE}",
+                **limits.at_most("hidden_size", "input_size", form="at most {} of {}"),
             )
         projected = self.tensors[PROJECTION] is not None
         if not projected and (outputs != units or self.tensors[PROJECTION_BIAS] is not None):

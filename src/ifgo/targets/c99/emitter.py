@@ -199,8 +199,10 @@ def _render(template: str, context: dict[str, Any]) -> str:
 
 
 def _max_steps(model: Model, program: Program, given: int | None) -> int | None:
-    if given is not None and not 1 <= given <= limits.MAX_STEPS:
-        raise UsageError(f"max_steps is {given}", expected=f"1 to {limits.MAX_STEPS}")
+    if given is not None and not 1 <= given <= limits.current().steps:
+        raise UsageError(
+            f"max_steps is {given}", **limits.at_most("steps", form="1 to {}", found=given)
+        )
     if program.streamable:
         return None
     if program.required_steps is not None:
