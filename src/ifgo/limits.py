@@ -82,7 +82,7 @@ class Limits:
     """Most arrays, or members of an archive of them, in one file."""
 
     members: int = 2**14
-    """Most members of a PyTorch file, each of which takes zipfile 600 bytes; each tensor is one."""
+    """Most members, and most modules, of a PyTorch file, each of which takes zipfile 600 bytes; each tensor is one."""
 
     steps: int = 10**7
     """Longest sequence accepted in one call."""
@@ -115,8 +115,8 @@ class Limits:
     pickle_steps: int = 2**17
     """Most instructions of a pickle: an array takes about 30, and one costs microseconds."""
 
-    pickle_depth: int = 24
-    """Most levels of dicts, lists and objects around the arrays of a pickle."""
+    pickle_depth: int = 32
+    """Most levels of dicts, lists, objects and modules around the arrays of a pickle."""
 
     parts: int = 2**16
     """Most entries of a pickle or JSON that are looked at for arrays; there are a few for each."""

@@ -264,7 +264,7 @@ LOWERED: dict[str, tuple[Write, dict[str, int], str]] = {
         _nested,
         {},
         "FILE: is a pickle of too many or too deep parts, expected at most 1024 arrays, "
-        "1 parts, 24 levels deep",
+        "1 parts, 32 levels deep",
     ),
     "hdf5_steps": (
         intact("keras h5"),

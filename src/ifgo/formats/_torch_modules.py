@@ -23,8 +23,6 @@ _PARAMETER: Final = re.compile(
     r"(?:weight|bias)(?:_(?:ih|hh|hr)(?:_l\d+(?:_reverse)?)?)?|running_(?:mean|var)", re.ASCII
 )
 """Names of what modules compute with: an entry of such a name that is no tensor is not left out."""
-_MAX_DEPTH: Final = 32
-_MAX_VISITS: Final = 2**16
 
 
 def state_dict_of(root: Any) -> tuple[Any, list[str]]:
@@ -129,11 +127,12 @@ class _Visit:
 
     def enter(self, depth: int) -> None:
         self.visits += 1
-        if depth > _MAX_DEPTH or self.visits > min(_MAX_VISITS, 16 * limits.current().arrays):
+        if depth > limits.current().pickle_depth or self.visits > limits.current().members:
             raise FormatError(
                 "holds modules in modules without end",
-                expected=f"{_MAX_DEPTH} levels at most",
-                hint=_SAVE,
+                **limits.at_most(
+                    "members", "pickle_depth", form="{} modules, {} levels at most", hint=_SAVE
+                ),
             )
 
     def module(self, value: Any, path: str, depth: int) -> Iterator[tuple[str, Tensor]]:
