@@ -82,7 +82,8 @@ class Limits:
     """Most arrays, or members of an archive of them, in one file."""
 
     members: int = 2**14
-    """Most members, and most modules, of a PyTorch file, each of which takes zipfile 600 bytes; each tensor is one."""
+    """Most members, and most modules, of a PyTorch file; each tensor is one member, and takes
+    zipfile 600 bytes."""
 
     steps: int = 10**7
     """Longest sequence accepted in one call."""
