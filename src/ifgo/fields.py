@@ -50,16 +50,16 @@ def _declared(hint: Any, given: Any, what: str, where: str | None) -> Any:
     if origin is np.ndarray or (NoneType in members and _is_a(given, NoneType)):
         return given
     value = given.item() if _is_a(given, np.generic) else given
-    said = f"is {_shown(given)}"
     if origin is tuple and _is_a(value, tuple, list):
         items = get_args(kind)
         if items[-1] is Ellipsis or len(items) == len(value):
             parts = enumerate(cast("list[Any]", value))
             return tuple(_declared(items[0], part, f"{what}[{i}]", where) for i, part in parts)
         said = f"has {len(value)} entries"
-    elif _fits(value, kind, members):
+        raise ModelError(f"{what} {said}", where=where, expected=_words(hint))
+    if _fits(value, kind, members):
         return float(value) if kind is float else value
-    raise ModelError(f"{what} {said}", where=where, expected=_words(hint))
+    raise ModelError(f"{what} is {_shown(given)}", where=where, expected=_words(hint))
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
