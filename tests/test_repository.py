@@ -376,3 +376,9 @@ class TestFactsStatedTwice:
         newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
         assert newest
         assert newest[1] == ifgo.__version__
+
+
+def test_no_two_modules_of_the_tests_share_a_name() -> None:
+    """pytest puts each folder on the path: of two of one name, the first imported is everyone's."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert [name for name in set(names) if names.count(name) > 1] == []

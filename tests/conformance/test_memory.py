@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from conformance_cases import CASES, Case, Draw, combination
-from random_models import draw
+from model_draws import draw
 
 from ifgo.lower import lower
 from ifgo.program import Probe, View, reads, writes

@@ -1,7 +1,7 @@
 """Random legal models over every option: interpreter, truth's way through time and C agree to the
 bit, each step lies within its local bound, and descriptions and files hold the model.
 
-A failure names its seeds: `draw(seed)` in random_models.py is the model.
+A failure names its seeds: `draw(seed)` in model_draws.py is the model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from batch import build_all
 from glue import glued
-from random_models import Drawn, draw
+from model_draws import Drawn, draw
 
 from ifgo import formats
 from ifgo.activations import PARAMETERS

@@ -3,17 +3,16 @@ it says was kept comes back."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 import numpy as np
 import pytest
+from model_draws import draw
 from roundtrip import READING, Column, columns
 from roundtrip_features import BODIES, FEATURES
 
@@ -25,18 +24,6 @@ from ifgo.formats._attributes import values
 from ifgo.model import ActivationLayer, Layer, Model, Residual, StateSlot, walk
 
 DRAWN = 12
-CONFORMANCE = Path(__file__).parents[1] / "conformance" / "random_models.py"
-
-
-def draw(seed: int) -> Model:
-    """A random model of the conformance tests, whose module shares its name with another."""
-    spec = spec_from_file_location("conformance_random_models", CONFORMANCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules.setdefault(spec.name, module_from_spec(spec))
-    if not hasattr(module, "draw"):
-        spec.loader.exec_module(module)
-    return module.draw(seed).model
 
 
 def every_field(owner: Any, before: str = "") -> Iterator[str]:
@@ -67,7 +54,7 @@ def models() -> dict[str, list[Model]]:
     """Every feature of the round-trip matrix, without and with a dense layer at the end, which is
     all that a format can ask for where losses are permitted; then random models."""
     found = {name: [one.model(body) for body in BODIES[:2]] for name, one in FEATURES.items()}
-    return found | {f"seed {seed}": [draw(seed)] for seed in range(DRAWN)}
+    return found | {f"seed {seed}": [draw(seed).model] for seed in range(DRAWN)}
 
 
 def written(model: Model, path: Path, column: Column) -> Report | None:
