@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from presence import missing
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,20 @@ def build(folder: Path, **options: str) -> Path:
     ninja = ["-G", "Ninja"] if shutil.which("ninja") else []
     run(cmake, "-S", ROOT, "-B", folder, *ninja, *(f"-D{k}={v}" for k, v in given.items()))
     run(cmake, "--build", folder, "--parallel")
+    return folder
+
+
+def build_once(factory: pytest.TempPathFactory, name: str, **options: str) -> Path:
+    """`build`, once for all the processes that share the tests of this run."""
+    mine = factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        if not done.exists():
+            build(folder, **options)
+            done.touch()
     return folder
 
 

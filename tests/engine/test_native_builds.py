@@ -11,6 +11,7 @@ import pytest
 from native_builds import (
     ROOT,
     build,
+    build_once,
     ctest,
     instructions,
     objects,
@@ -28,9 +29,7 @@ needs_x86 = pytest.mark.skipif(not X86, reason="about the instructions of x86-64
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A build as it is installed, but with symbols."""
-    return build(
-        tmp_path_factory.mktemp("plain"), IFGO_PYTHON="ON", Python_EXECUTABLE=sys.executable
-    )
+    return build_once(tmp_path_factory, "plain", IFGO_PYTHON="ON", Python_EXECUTABLE=sys.executable)
 
 
 @pytest.fixture(scope="module")
