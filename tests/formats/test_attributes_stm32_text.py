@@ -114,7 +114,8 @@ def test_every_field_of_a_header(tmp_path: Path) -> None:
             def oracle(x: Any, changed: str = changed) -> Any:
                 said = re.findall(r"define (\w+) (\S+)", changed)
                 assert [int(v) for _, v in said] == [2, 3, 12]
-                blocks = re.findall(r"\[\d+\] = \{\n([^{}]*)\};", changed)
+                flat = changed.replace("{ 1 }", "1")  # as C has it: braces around one number
+                blocks = re.findall(r"\[\d+\] = \{\n([^{}]*)\};", flat)
                 assert [b.count(",") + 1 for b in blocks] == [24, 36, 12]
                 kinds = re.findall(r"static const (.*) lstm", changed)
                 assert set(kinds) <= {"float", "const float", "double"}

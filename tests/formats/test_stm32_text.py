@@ -171,6 +171,32 @@ def test_all_that_a_text_cannot_hold_stands_in_one_message(tmp_path: Path) -> No
     )
 
 
+def nested(values: Any) -> str:
+    """A C initialiser with braces around each row."""
+    if values.ndim == 1:
+        return "{" + ", ".join(f"{value}f" for value in values) + "}"
+    return "{" + ",\n".join(map(nested, values)) + ",}"
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("form", ["const float {}", "static const float {} PROGMEM"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_arrays_in_c_with_braces_around_rows(
+    tmp_path: Path, axes: int, form: str, newline: str
+) -> None:
+    cell = made(True)
+    numbers = recipe(cell, bias=True)
+    parts = np.split(numbers, [48, 112])
+    shapes = {1: ((-1,),) * 3, 2: ((12, 4), (16, 4), (4, 4)), 3: ((4, 3, 4), (4, 4, 4), (4, 4))}
+    lines = ["/* {w} and 1.5 */"]
+    for name, part, shape in zip("wub", parts, shapes[axes], strict=True):
+        lines.append(f"{form.format(name + '[]')} = {nested(part.reshape(shape))}; // {name}")
+    path = tmp_path / "w.c"
+    path.write_bytes(newline.join("\n".join(lines).split("\n")).encode())
+    model = formats.load(path, "stm32_text", shape="3,4")
+    assert np.abs(model.run(X, on="truth")[0] - cases.run(cell, X)).max() < FLOAT64
+
+
 DEFINES = b"#define LSTM_INPUT_SIZE 2\n#define LSTM_HIDDEN_SIZE 5\n#define LSTM_BIASES 0\n"
 REFUSED: dict[str, tuple[bytes, str | None, type[Exception], str]] = {
     "no shape": (
@@ -214,7 +240,28 @@ REFUSED: dict[str, tuple[bytes, str | None, type[Exception], str]] = {
         b"{1} {2} {3} {4}",
         "1,1",
         FormatError,
-        "holds 4 blocks in braces, expected input, recurrent and perhaps bias numbers of one LSTM",
+        "holds 4 C arrays, expected 2 or 3: input, recurrent and perhaps bias numbers of one LSTM. "
+        "Join the gates i, f, c, o of each into one array, in that order",
+    ),
+    "biases before the matrices": (
+        b"{1 2 3 4} {1 2 3 4 5 6 7 8} {1 2 3 4}",
+        "2,1",
+        FormatError,
+        "holds C arrays of 4, 8, 4 numbers, expected 8, 4, 4: input, recurrent, bias. Put them in "
+        "that order",
+    ),
+    "recurrent before input": (
+        b"{1 2 3 4} {1 2 3 4 5 6 7 8}",
+        "2,1",
+        FormatError,
+        "holds C arrays of 4, 8 numbers, expected 8, 4, 4: input, recurrent, bias. Put them in "
+        "that order",
+    ),
+    "braces that close nothing": (
+        b"{1 2 3 4} }",
+        "1,1",
+        FormatError,
+        "has braces that are not closed. The file is cut short",
     ),
     "open braces": (
         b"{1} {2",

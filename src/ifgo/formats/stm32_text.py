@@ -8,6 +8,7 @@ the recurrent blocks, and the biases where there are some. A text says no sizes;
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -41,12 +42,14 @@ _DEFINE: Final = re.compile(
     rb"[ \t]+([0-9]{1,6})[ \t]*\r?$",
     re.MULTILINE,
 )
-_BLOCK: Final = re.compile(rb"\{([^{}]*)\}")
+_BRACES: Final = re.compile(rb"[{}]")
 _COMMENT: Final = re.compile(rb"/\*[^*]*\*+(?:[^/*][^*]*\*+)*/|//[^\n]*")
 _WHOLE: Final = re.compile(
     rb"\b(?:int|u?int[0-9]{1,2}_t|char|short|long|signed|unsigned|bool|_Bool)\b"
 )
 """A type that would cut what stands after the point."""
+_DEEPEST: Final = 4
+"""Braces within braces: gates of rows of an array of arrays."""
 _SHAPE: Final = re.compile(r"\s*([1-9][0-9]{0,5})\s*,\s*([1-9][0-9]{0,5})\s*", re.ASCII)
 _CELL_HANDLED = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "forget_bias")
 _LAYER_HANDLED = ("name", "forward", "initial")
@@ -77,21 +80,12 @@ def read(path: Path, *, shape: str | None = None) -> Model:
         defined = _defined(data, path.suffix == ".h" and shape is None)
         inputs, hidden = _sizes(defined, shape)
         bare = _COMMENT.sub(b" ", data) if b"/" in data else data
-        if bare.count(b"{") > len(_NAMES):
-            raise FormatError(
-                f"holds {bare.count(b'{')} blocks in braces",
-                expected="input, recurrent and perhaps bias numbers of one LSTM",
-            )
-        blocks = _BLOCK.findall(bare) if b"{" in bare else [bare]
-        if not len(blocks) == bare.count(b"{") == bare.count(b"}") and b"{" in bare:
-            raise FormatError("has braces that are not closed", hint="The file is cut short")
-        if b"{" in bare and (kind := _WHOLE.search(_BLOCK.sub(b" ", bare))):
-            raise FormatError(
-                f"declares numbers of type {kind[0].decode()}", expected="float or double"
-            )
+        blocks = _blocks(bare)
         parsed = [texts.parse(block) for block in blocks]
         values = np.concatenate([part for part, _ in parsed])
         cell = _cell(values, inputs, hidden)
+        if b"{" in bare:
+            _in_order([part.size for part, _ in parsed], inputs, hidden)
         biases = 0 if cell.bias_ih is None else cell.bias_ih.size
         if defined.get(_SIZES[2], biases) != biases:
             raise FormatError(
@@ -105,6 +99,52 @@ def read(path: Path, *, shape: str | None = None) -> Model:
     names = {f"lstm.forward.{key}": f"gate blocks i f c o of {key}" for key in cell.arrays}
     provenance = Provenance("stm32_text", "", str(path), notes, names)
     return Model((FeatureInput(inputs),), (Recurrent("lstm", cell),), provenance=provenance)
+
+
+def _blocks(bare: bytes) -> list[bytes]:
+    """The numbers of each C array, braces within it (rows, gates) left out; without braces all.
+
+    Raises FormatError on braces that do not match, too many arrays, and whole numbers.
+    """
+    if b"{" not in bare and b"}" not in bare:
+        return [bare]
+    found: list[bytes] = []
+    outside: list[bytes] = []
+    depth = at = 0
+    for brace in _BRACES.finditer(bare):
+        depth += 1 if brace[0] == b"{" else -1
+        if depth < 0 or depth > _DEEPEST:
+            break
+        if (brace[0], depth) == (b"{", 1):
+            outside.append(bare[at : brace.start()])
+            at = brace.end()
+        elif depth == 0:
+            found.append(_BRACES.sub(b" , ", bare[at : brace.start()]))
+            at = brace.end()
+    if depth:
+        raise FormatError("has braces that are not closed", hint="The file is cut short")
+    if len(found) > len(_NAMES):
+        raise FormatError(
+            f"holds {len(found)} C arrays",
+            expected="2 or 3: input, recurrent and perhaps bias numbers of one LSTM",
+            hint="Join the gates i, f, c, o of each into one array, in that order",
+        )
+    if kind := _WHOLE.search(b" ".join([*outside, bare[at:]])):
+        raise FormatError(
+            f"declares numbers of type {kind[0].decode()}", expected="float or double"
+        )
+    return found
+
+
+def _in_order(sizes: list[int], inputs: int, hidden: int) -> None:
+    """Raises FormatError where a C array ends in the middle of input, recurrent or bias numbers."""
+    wanted = [4 * inputs * hidden, 4 * hidden * hidden, 4 * hidden]
+    if not set(accumulate(sizes)) <= set(accumulate(wanted)):
+        raise FormatError(
+            f"holds C arrays of {', '.join(map(str, sizes))} numbers",
+            expected=f"{', '.join(map(str, wanted))}: input, recurrent, bias",
+            hint="Put them in that order",
+        )
 
 
 def _defined(data: bytes, needed: bool) -> dict[str, int]:
