@@ -57,6 +57,16 @@ def test_truncation_says_where_the_file_ends(file: Path) -> None:
     )
 
 
+def test_what_the_parser_quotes_prints(file: Path) -> None:
+    header, payload = parts(file.read_bytes())
+    header["layers[0].forward.weight_ih"]["dtype"] = "\u202e\x1b[2J"
+    file.write_bytes(whole(header, payload))
+    assert refused(file).startswith(
+        "is no whole safetensors file (Error while deserializing: invalid JSON in header: unknown "
+        "variant `\\u202e\\x1b[2J`, expected one of "
+    )
+
+
 def test_bytes_after_the_tensors_are_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes() + b"\0")
     assert refused(file).startswith("is no whole safetensors file")

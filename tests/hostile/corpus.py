@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ifgo import formats
+from ifgo.activations import TANH
 from ifgo.cell import LSTMCell
-from ifgo.layers import Dense, LastStep, Recurrent
+from ifgo.layers import Dense, Dropout, LastStep, Recurrent
 from ifgo.model import FeatureInput, Model
 
 
@@ -58,6 +59,24 @@ def model(*, name: str = "lstm0", seed: int = 0) -> Model:
         Recurrent(name, cell),
         LastStep("last", "sequence"),
         Dense("dense", draw(2, 2), draw(2)),
+    )
+    return Model((FeatureInput(3),), layers)
+
+
+def rich() -> Model:
+    """A chain that not every format holds: two directions, two layers, an activation."""
+    rng = np.random.default_rng(1)
+
+    def cell(inputs: int) -> LSTMCell:
+        shapes = ((8, inputs), (8, 2), (8,))
+        return LSTMCell(*(rng.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in shapes))
+
+    layers = (
+        Recurrent("first", cell(3), cell(3)),
+        Dropout("drop", 0.5),
+        Recurrent("second", cell(4)),
+        LastStep("last", "sequence"),
+        Dense("dense", rng.uniform(-0.5, 0.5, (1, 2)).astype(np.float32), activation=TANH),
     )
     return Model((FeatureInput(3),), layers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -61,6 +62,17 @@ def _pair(
 
 def intact(folder: Path) -> Path:
     return _pair()(folder)
+
+
+def pickled(folder: Path) -> Path:
+    """The intact arrays as a pickle."""
+    return _pair(data=pickle.dumps(_arrays(), 3), name="m.pkl")(folder)
+
+
+def json_lists(folder: Path) -> Path:
+    """The intact arrays as JSON."""
+    lists = {name: array.tolist() for name, array in _arrays().items()}
+    return _pair(data=json.dumps(lists).encode(), name="m.json")(folder)
 
 
 def _swap(old: str, new: str) -> Callable[[Path], Path]:

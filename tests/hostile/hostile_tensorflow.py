@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from corpus import NAMES, Format, Mutant
 sys.path.append(str(Path(__file__).resolve().parents[1] / "formats"))
 from tensorflow_cases import Def, draw_cell, dynamic_rnn
 
+from ifgo.errors import IfgoError
 from ifgo.formats.tensorflow.bundle import Bundle
 from ifgo.formats.tensorflow.crc import crc32c, masked
 from ifgo.formats.tensorflow.file import message
+
+HEADER = message("BundleHeader")(num_shards=1).SerializeToString()
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "formats" / "tensorflow_models.tar.xz"
 
@@ -211,16 +215,28 @@ def _index(change: Callable[[Any], None]) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         target = saved(folder)
         path = target / "variables" / "variables.index"
-        entries = dict(Bundle(path.with_suffix("")).entries)
+        entries = entries_of(path.read_bytes())
         for key, value in entries.items():
             if key:
                 entry = message("BundleEntry").FromString(value)
                 change(entry)
                 entries[key] = entry.SerializeToString()
-        path.write_bytes(_table(entries))
+        path.write_bytes(table_of(entries))
         return target
 
     return write
+
+
+def entries_of(data: bytes) -> dict[bytes, bytes]:
+    """What an index of variables holds, its header under the empty key; nothing where damaged."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "variables" / "variables.index"
+        path.parent.mkdir()
+        path.write_bytes(data)
+        try:
+            return {b"": HEADER, **Bundle(path.with_suffix("")).entries}
+        except IfgoError:
+            return {}
 
 
 def _varint(value: int) -> bytes:
@@ -231,7 +247,7 @@ def _varint(value: int) -> bytes:
     return bytes([*found, value])
 
 
-def _table(entries: dict[bytes, bytes]) -> bytes:
+def table_of(entries: dict[bytes, bytes]) -> bytes:
     """A LevelDB table of one block."""
 
     def block(pairs: dict[bytes, bytes]) -> bytes:

@@ -13,7 +13,7 @@ from safetensors import (
 from ifgo import limits
 from ifgo.errors import FormatError, ToolError
 from ifgo.formats import _json
-from ifgo.text import cut
+from ifgo.text import cut, escape
 
 DTYPES: Final = {"float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16"}
 """NumPy's name → safetensors' name."""
@@ -49,7 +49,7 @@ def open_file(data: bytes) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         entries = cast("list[tuple[str, dict[str, Any]]]", deserialize(data))
     except SafetensorError as error:
         raise FormatError(
-            f"is no whole safetensors file ({cut(error, 200)})", hint=_json.DAMAGED
+            f"is no whole safetensors file ({cut(escape(error), 200)})", hint=_json.DAMAGED
         ) from None
     return cast("dict[str, str]", header.get("__metadata__") or {}), dict(entries)
 

@@ -34,7 +34,7 @@ from ifgo.layers import (
     RepeatVector,
 )
 from ifgo.model import FeatureInput, Model, Provenance, TokenInput
-from ifgo.text import cut, listed, quote
+from ifgo.text import cut, escape, listed, quote
 
 MAX_CHARS: Final = 16 * 1024
 """Longest chain in words: 64 layers with the longest names."""
@@ -399,4 +399,4 @@ def read(
     try:
         return assemble(found, parse(own), provenance)
     except UsageError as error:
-        raise FormatError(f"says of its layers: {cut(error, 300)}", hint=_OWN) from None
+        raise FormatError(f"says of its layers: {cut(escape(error), 300)}", hint=_OWN) from None

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from ifgo import limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.text import cut, quote
+from ifgo.text import cut, escape, quote
 
 _PART: Final = r"""(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
 
@@ -73,7 +73,8 @@ def load(data: bytes, file: str, version: int) -> dict[str, Any]:
         tree = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"{file} is no TOML ({cut(error, 120)})", hint="Mend that line, or write it anew"
+            f"{file} is no TOML ({cut(escape(error), 120)})",
+            hint="Mend that line, or write it anew",
         ) from None
     said = tree.get("version")
     if type(said) is int and said > version:
