@@ -57,7 +57,7 @@ static void take_rows(const ifgo_sequence *q, const float *from, ptrdiff_t count
         memcpy(to + n * width, from + q->order[n].index * count, (size_t)count * sizeof *to);
 }
 
-static void forward_part(void *context, const ifgo_member *member) {
+static void forward_part(void *context, ifgo_member *member) {
     ifgo_kernels_in_use->forward(context, member);
 }
 
@@ -69,7 +69,7 @@ typedef struct {
     float *y, *scratch;
 } single_t;
 
-static void single_part(void *context, const ifgo_member *member) {
+static void single_part(void *context, ifgo_member *member) {
     single_t *one = context;
     ifgo_kernels_in_use->run(one->cell, &one->state, one->steps, one->x, one->x_step, one->y,
                              one->y_step, one->scratch, member);
@@ -114,7 +114,7 @@ ifgo_status ifgo_forward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_batc
         return IFGO_E_MEMORY;
     const bool single = rows == 1 && !b->keep;
     if (!single && !ifgo_hold(&tape->z, chunk, rows, cell->blocks, panel)) return IFGO_E_MEMORY;
-    const int threads = b->threads ? b->threads : ifgo_threads_for(cell->hidden, rows);
+    const int threads = b->threads ? b->threads : ifgo_threads_for(cell->hidden, rows, steps);
     *q = (ifgo_sequence){.cell = cell, .rows = rows, .steps = steps, .order = tape->order,
                          .reverse = b->reverse, .x = b->x, .x_row = b->x_row, .x_time = b->x_time,
                          .y = b->y, .y_row = b->y_row, .y_time = b->y_time, .chunk = chunk,
@@ -146,7 +146,7 @@ ifgo_status ifgo_forward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_batc
     return IFGO_OK;
 }
 
-static void backward_part(void *context, const ifgo_member *member) {
+static void backward_part(void *context, ifgo_member *member) {
     ifgo_kernels_in_use->backward(context, member);
 }
 
@@ -182,10 +182,4 @@ ifgo_status ifgo_backward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_gra
                    (size_t)cell->hidden * sizeof *d.dc);
     }
     return IFGO_OK;
-}
-
-int ifgo_threads_for(ptrdiff_t hidden, ptrdiff_t rows) {
-    (void)hidden;
-    (void)rows;
-    return 1;
 }

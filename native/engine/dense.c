@@ -63,9 +63,24 @@ void ifgo_dense_free(ifgo_dense *dense) {
     free(dense);
 }
 
+typedef struct {
+    const ifgo_dense *dense;
+    ptrdiff_t rows, x_row, y_row;
+    const float *x;
+    float *y;
+} run_t;
+
+static void run_part(void *context, ifgo_member *member) {
+    const run_t *run = context;
+    ifgo_kernels_in_use->dense(run->dense, run->rows, run->x, run->x_row, run->y, run->y_row,
+                               member);
+}
+
 void ifgo_dense_run(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
-                    float *y, ptrdiff_t y_row) {
-    ifgo_kernels_in_use->dense(dense, rows, x, x_row, y, y_row);
+                    float *y, ptrdiff_t y_row, int threads) {
+    run_t run = {dense, rows, x_row, y_row, x, y};
+    const double work = (double)rows * (double)dense->input * (double)dense->output;
+    ifgo_team_run(threads ? threads : ifgo_threads_worth(work, work), run_part, &run);
 }
 
 /* -- Training ---------------------------------------------------------------------------------- */
@@ -87,7 +102,7 @@ void ifgo_trainer_free(ifgo_trainer *t) {
     free(t);
 }
 
-static void head_part(void *context, const ifgo_member *member) {
+static void head_part(void *context, ifgo_member *member) {
     ifgo_kernels_in_use->head(context, member);
 }
 
@@ -115,6 +130,7 @@ ifgo_status ifgo_dense_train(ifgo_trainer *t, const ifgo_dense_training *c) {
                       .dx = c->dx, .dx_row = c->dx_row, .d_weight = c->d_weight,
                       .d_bias = c->d_bias, .q = t->q.at, .packed = t->packed.at, .top = t->top.at,
                       .sum = t->sum.at, .norm = t->norm.at, .at_target = t->at_target.at};
-    ifgo_team_run(c->threads ? c->threads : 1, head_part, &head);
+    const double work = (double)R * (double)c->input * (double)c->output;
+    ifgo_team_run(c->threads ? c->threads : ifgo_threads_worth(work, 3 * work), head_part, &head);
     return IFGO_OK;
 }

@@ -16,6 +16,7 @@ typedef struct {
 
 struct ifgo_stream {
     ptrdiff_t count;
+    int threads; /* that it is worth */
     float *scratch;
     station_t at[];
 };
@@ -29,6 +30,7 @@ ifgo_status ifgo_stream_new(const ifgo_link *links, ptrdiff_t count, ifgo_stream
     ifgo_stream *stream = calloc(1, sizeof *stream + (size_t)count * sizeof *stream->at);
     if (!stream) return IFGO_E_MEMORY;
     stream->count = count;
+    stream->threads = 1;
     ptrdiff_t widest = 1;
     bool short_of = false;
     for (ptrdiff_t i = 0; i < count; i++) {
@@ -47,6 +49,8 @@ ifgo_status ifgo_stream_new(const ifgo_link *links, ptrdiff_t count, ifgo_stream
         short_of |= !(station->state.m = ifgo_zeros(station->width_c));
         const ptrdiff_t gates = cell->blocks * 4 * ifgo_kernels_in_use->lanes;
         if (gates > widest) widest = gates;
+        const int threads = ifgo_threads_for(cell->hidden, 1, 0);
+        if (threads > stream->threads) stream->threads = threads;
     }
     short_of |= !(stream->scratch = ifgo_zeros(IFGO_RUN_CHUNK * widest));
     if (short_of) {
@@ -80,7 +84,7 @@ typedef struct {
 
 /* A chunk of steps through one layer after the other, so that a layer's weights are read again
  * while they are near. */
-static void stream_part(void *context, const ifgo_member *member) {
+static void stream_part(void *context, ifgo_member *member) {
     const call_t *call = context;
     ifgo_stream *stream = call->stream;
     const ifgo_kernels *kernels = ifgo_kernels_in_use;
@@ -95,9 +99,11 @@ static void stream_part(void *context, const ifgo_member *member) {
             if (station->link.cell)
                 kernels->run(station->link.cell, &station->state, steps, x, station->input, y,
                              station->output, stream->scratch, member);
-            else if (member->rank == 0)
-                kernels->dense(station->link.dense, steps, x, station->input, y, station->output);
-            ifgo_meet(member);
+            else
+                kernels->dense(station->link.dense, steps, x, station->input, y, station->output,
+                               member);
+            if (last && left == steps) break; /* the call's end is a meeting too */
+            if (!ifgo_meet(member)) return;
             x = y;
         }
     }
@@ -106,7 +112,7 @@ static void stream_part(void *context, const ifgo_member *member) {
 /* One step on this thread: what a call costs beyond the kernels is kept to a few nanoseconds. */
 static void stream_step(ifgo_stream *stream, const float *x, float *y) {
     const ifgo_kernels *kernels = ifgo_kernels_in_use;
-    const ifgo_member alone = {0, 1, NULL};
+    ifgo_member alone = {0, 1, 0, NULL};
     const unsigned before = ifgo_flush_denormals();
     const station_t *last = &stream->at[stream->count - 1];
     for (station_t *station = stream->at; station <= last; station++) {
@@ -114,14 +120,15 @@ static void stream_step(ifgo_stream *stream, const float *x, float *y) {
         if (station->link.cell)
             kernels->run(station->link.cell, &station->state, 1, x, 0, out, 0, stream->scratch,
                          &alone);
-        else kernels->dense(station->link.dense, 1, x, 0, out, 0);
+        else kernels->dense(station->link.dense, 1, x, 0, out, 0, &alone);
         x = out;
     }
     ifgo_restore_denormals(before);
 }
 
 void ifgo_stream_run(ifgo_stream *stream, ptrdiff_t steps, const float *x, float *y, int threads) {
-    if (steps == 1 && threads <= 1) {
+    if (threads == 0) threads = stream->threads;
+    if (steps == 1 && threads == 1) {
         stream_step(stream, x, y);
         return;
     }

@@ -68,9 +68,9 @@ typedef struct ifgo_dense ifgo_dense;
 ifgo_status ifgo_dense_new(ptrdiff_t input, ptrdiff_t output, const float *weight,
                            const float *bias, int activation, ifgo_dense **dense);
 void ifgo_dense_free(ifgo_dense *dense);
-/* rows of x (x_row floats apart) → rows of y */
+/* rows of x (x_row floats apart) → rows of y. threads: here and below, 0 lets the engine choose. */
 void ifgo_dense_run(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
-                    float *y, ptrdiff_t y_row);
+                    float *y, ptrdiff_t y_row, int threads);
 
 /* The same layer in training: weights are packed at each call, buffers are kept between calls. */
 typedef struct ifgo_trainer ifgo_trainer;
@@ -152,8 +152,9 @@ void ifgo_stream_get(const ifgo_stream *stream, ptrdiff_t index, float *h, float
 void ifgo_stream_set(ifgo_stream *stream, ptrdiff_t index, const float *h, const float *c);
 void ifgo_stream_reset(ifgo_stream *stream);
 
-/* Threads that a call of this size is worth; what `threads = 0` means. */
-int ifgo_threads_for(ptrdiff_t hidden, ptrdiff_t rows);
+/* Threads that a call of this size is worth, of the cores that the caller may run on; what
+ * `threads = 0` means. steps: 0 for calls of one step that follow each other closely. */
+int ifgo_threads_for(ptrdiff_t hidden, ptrdiff_t rows, ptrdiff_t steps);
 
 #ifdef __cplusplus
 }

@@ -66,9 +66,9 @@ INLINE float *dp_of(const ifgo_return *d, ptrdiff_t s) {
     return d->dp + s * d->forward->rows * d->forward->width_h;
 }
 
-/* dp = dh + dy, 0 where the projection was clipped; then dm = dp·Wr for panels [p0, p1) of H. */
-static void through_projection(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows,
-                               const ifgo_member *member) {
+/* dp = dh + dy, 0 where the projection was clipped; then dm = dp·Wr; false where ifgo_meet() is. */
+static bool through_projection(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows,
+                               ifgo_member *member) {
     const ifgo_sequence *q = d->forward;
     const ifgo_cell *cell = q->cell;
     ptrdiff_t from, to;
@@ -83,7 +83,7 @@ static void through_projection(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows
         }
         for (ptrdiff_t p = cell->output; p < q->width_h; p++) dp[p] = 0.0f;
     }
-    ifgo_meet(member);
+    if (!ifgo_meet(member)) return false;
     share(q->width_c / PANEL, member->rank, member->size, &from, &to);
     for (ptrdiff_t p = from; p < to; p++)
         for (ptrdiff_t n = 0, r; n < rows; n += r) {
@@ -99,7 +99,7 @@ static void through_projection(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows
             FOR_ROWS(r, CASE)
 #undef CASE
         }
-    ifgo_meet(member);
+    return ifgo_meet(member);
 }
 
 /* The cells of step s in blocks [b0, b1). */
@@ -126,7 +126,7 @@ static void through_cells(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows, ptr
 /* dh of the step before s: dz·Wh, shared as panels of P, cut into parts of the rows where there
  * are few panels. */
 static void to_h_before(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows,
-                        const ifgo_member *member) {
+                        ifgo_member *member) {
     const ifgo_sequence *q = d->forward;
     const ifgo_cell *cell = q->cell;
     const ptrdiff_t panels = q->width_h / PANEL, K = cell->blocks * PANEL;
@@ -159,7 +159,7 @@ static void to_h_before(const ifgo_return *d, ptrdiff_t s, ptrdiff_t rows,
 }
 
 /* dx of all steps: dz·Wx, shared as steps. */
-static void to_inputs(const ifgo_return *d, const ifgo_member *member) {
+static void to_inputs(const ifgo_return *d, ifgo_member *member) {
     const ifgo_sequence *q = d->forward;
     const ifgo_cell *cell = q->cell;
     const ptrdiff_t panels = (cell->input + PANEL - 1) / PANEL, K = cell->blocks * PANEL;
@@ -260,7 +260,7 @@ static void pack_rows(const ifgo_sequence *q, span_t span, int what, ptrdiff_t p
 
 /* d weights from `columns` columns of x, h or m: panels shared, and blocks where panels are few. */
 static void weight_gradient(const ifgo_return *d, int what, ptrdiff_t columns, float *to,
-                            const ifgo_member *member) {
+                            ifgo_member *member) {
     const ifgo_sequence *q = d->forward;
     const ifgo_cell *cell = q->cell;
     const ptrdiff_t panels = (columns + PANEL - 1) / PANEL;
@@ -323,23 +323,24 @@ static void unit_gradients(const ifgo_return *d, ptrdiff_t b0, ptrdiff_t b1) {
     }
 }
 
-static void backward(const ifgo_return *d, const ifgo_member *member) {
+static void backward(const ifgo_return *d, ifgo_member *member) {
     const ifgo_sequence *q = d->forward;
     const ifgo_cell *cell = q->cell;
     ptrdiff_t b0, b1;
-    share(cell->blocks, member->rank, member->size, &b0, &b1);
     for (ptrdiff_t s = q->steps - 1; s >= 0; s--) {
         const ptrdiff_t rows = running(q, s);
         if (rows == 0) continue;
-        if (cell->projection) through_projection(d, s, rows, member);
+        if (cell->projection && !through_projection(d, s, rows, member)) return;
+        share(cell->blocks, member->rank, member->size, &b0, &b1);
         through_cells(d, s, rows, b0, b1);
-        ifgo_meet(member);
+        if (!ifgo_meet(member)) return;
         to_h_before(d, s, rows, member);
-        ifgo_meet(member);
+        if (!ifgo_meet(member)) return;
     }
     if (d->d_weight_ih) weight_gradient(d, OF_X, cell->input, d->d_weight_ih, member);
     if (d->d_weight_hh) weight_gradient(d, OF_H, cell->output, d->d_weight_hh, member);
     if (d->d_weight_hr) weight_gradient(d, OF_M, cell->hidden, d->d_weight_hr, member);
+    share(cell->blocks, member->rank, member->size, &b0, &b1);
     if (d->d_bias) unit_gradients(d, b0, b1);
     if (d->d_bias_hr && member->rank == 0)
         for (ptrdiff_t s = 0; s < q->steps; s++)

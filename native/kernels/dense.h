@@ -59,22 +59,33 @@ static void dense_few(const ifgo_dense *d, const float *x, float *y) {
     }
 DENSE_TILE(1) DENSE_TILE(2) DENSE_TILE(3) DENSE_TILE(4) DENSE_TILE(5) DENSE_TILE(6)
 
+/* Panels are shared, or rows where there are more of them. */
 static void dense(const ifgo_dense *d, ptrdiff_t rows, const float *x, ptrdiff_t x_row, float *y,
-                  ptrdiff_t y_row) {
+                  ptrdiff_t y_row, ifgo_member *member) {
+    const ptrdiff_t panels = d->panels ? (d->output + PANEL - 1) / PANEL : 1;
+    const bool by_rows = rows > panels;
+    ptrdiff_t n0, n1, p0, p1;
+    share(by_rows ? rows : panels, member->rank, member->size, &p0, &p1);
+    if (by_rows) n0 = p0, n1 = p1, p0 = 0, p1 = panels;
+    else n0 = 0, n1 = rows;
     if (!d->panels)
-        for (ptrdiff_t n = 0; n < rows; n++) dense_few(d, x + n * x_row, y + n * y_row);
+        for (ptrdiff_t n = n0; n < n1 && p0 < p1; n++) dense_few(d, x + n * x_row, y + n * y_row);
     else
-        for (ptrdiff_t p = 0; p * PANEL < d->output; p++)
-            for (ptrdiff_t n = 0, r; n < rows; n += r) {
+        for (ptrdiff_t p = p0; p < p1; p++)
+            for (ptrdiff_t n = n0, r; n < n1; n += r) {
                 const float *row[MAX_ROWS];
-                r = tile_rows(n, rows);
+                r = tile_rows(n, n1);
                 for (ptrdiff_t i = 0; i < r; i++) row[i] = x + (n + i) * x_row;
 #define CASE(R) dense_tile_##R(d, p, row, y + n * y_row, y_row)
                 FOR_ROWS(r, CASE)
 #undef CASE
             }
-    if (d->activation == IFGO_SOFTMAX)
-        for (ptrdiff_t n = 0; n < rows; n++) softmax(y + n * y_row, d->output);
+    if (d->activation != IFGO_SOFTMAX) return;
+    if (!by_rows) {
+        if (!ifgo_meet(member)) return;
+        share(rows, member->rank, member->size, &n0, &n1);
+    }
+    for (ptrdiff_t n = n0; n < n1; n++) softmax(y + n * y_row, d->output);
 }
 
 #endif

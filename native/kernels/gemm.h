@@ -60,10 +60,11 @@ INLINE ptrdiff_t tile_rows(ptrdiff_t row, ptrdiff_t n) {
     return (left + tiles - 1) / tiles;
 }
 
-/* The part [*from, *to) of n things that member `rank` of `size` takes. */
+/* The part [*from, *to) of n things that member `rank` of `size` takes: never less than a member of
+ * higher rank (engine/pool.c counts on it). */
 INLINE void share(ptrdiff_t n, int rank, int size, ptrdiff_t *from, ptrdiff_t *to) {
-    *from = size == 1 ? 0 : n * rank / size;
-    *to = size == 1 ? n : n * (rank + 1) / size;
+    *from = size == 1 ? 0 : (n * rank + size - 1) / size;
+    *to = size == 1 ? n : (n * (rank + 1) + size - 1) / size;
 }
 
 #endif

@@ -192,11 +192,9 @@ static void head_inputs(const ifgo_head *d, ptrdiff_t from, ptrdiff_t to) {
 }
 
 /* Forward and backward in one call: with targets the loss and its gradients, else those of dy. */
-static void head(const ifgo_head *d, const ifgo_member *member) {
+static void head(const ifgo_head *d, ifgo_member *member) {
     ptrdiff_t p0, p1, r0, r1, j0, j1;
     share(head_panels(d), member->rank, member->size, &p0, &p1);
-    share(d->rows, member->rank, member->size, &r0, &r1);
-    share((d->input + PANEL - 1) / PANEL, member->rank, member->size, &j0, &j1);
     for (ptrdiff_t p = p0; p < p1; p++) {
         if (d->dy) {
             head_take(d, p);
@@ -205,16 +203,20 @@ static void head(const ifgo_head *d, const ifgo_member *member) {
             head_powers(d, p);
         }
     }
-    ifgo_meet(member);
+    if (!ifgo_meet(member)) return;
+    share(d->rows, member->rank, member->size, &r0, &r1);
+    share((d->input + PANEL - 1) / PANEL, member->rank, member->size, &j0, &j1);
     if (!d->dy) head_losses(d, r0, r1);
     for (ptrdiff_t j = j0; d->d_weight && j < j1; j++) head_pack(d, j);
-    ifgo_meet(member);
+    if (!ifgo_meet(member)) return;
+    share(head_panels(d), member->rank, member->size, &p0, &p1);
     for (ptrdiff_t p = p0; p < p1; p++) {
         if (!d->dy) head_softmax_gradient(d, p);
         head_weights(d, p);
     }
-    ifgo_meet(member);
-    if (d->dx) head_inputs(d, r0, r1);
+    if (!d->dx || !ifgo_meet(member)) return;
+    share(d->rows, member->rank, member->size, &r0, &r1);
+    head_inputs(d, r0, r1);
 }
 
 #endif

@@ -48,10 +48,13 @@ typedef struct {
 /* One member of a team of threads that run the same call (engine/pool.c). */
 typedef struct ifgo_team ifgo_team;
 typedef struct {
-    int rank, size;
+    int rank, size; /* of the team until the next meeting */
+    int worker;
     ifgo_team *team;
 } ifgo_member;
-void ifgo_meet(const ifgo_member *member); /* returns once every member has called it */
+/* Returns once every member has called it. A team may shrink to rank 0 here, which then does all
+ * that is left: false sends the member away, who returns at once and touches nothing. */
+bool ifgo_meet(ifgo_member *member);
 
 /* Where row n of a batch stands: row n of the kernel is row `index` of the caller, and it runs
  * for `length` steps. Rows come in order of falling length. */
@@ -137,13 +140,13 @@ typedef struct ifgo_kernels {
      * whole panels; every member of a team calls it alike */
     void (*run)(const ifgo_cell *cell, ifgo_state *state, ptrdiff_t steps, const float *x,
                 ptrdiff_t x_step, float *y, ptrdiff_t y_step, float *scratch,
-                const ifgo_member *member);
-    void (*dense)(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
-                  float *y, ptrdiff_t y_row);
+                ifgo_member *member);
     /* every member of a team calls these alike */
-    void (*forward)(const ifgo_sequence *sequence, const ifgo_member *member);
-    void (*backward)(const ifgo_return *gradients, const ifgo_member *member);
-    void (*head)(const ifgo_head *head, const ifgo_member *member);
+    void (*dense)(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
+                  float *y, ptrdiff_t y_row, ifgo_member *member);
+    void (*forward)(const ifgo_sequence *sequence, ifgo_member *member);
+    void (*backward)(const ifgo_return *gradients, ifgo_member *member);
+    void (*head)(const ifgo_head *head, ifgo_member *member);
 } ifgo_kernels;
 
 /* The table in use, NULL until ifgo_isa_choose() has found one (native/engine/dispatch.c). */

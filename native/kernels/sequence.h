@@ -142,19 +142,18 @@ static void input_steps(const ifgo_sequence *q, ptrdiff_t from, ptrdiff_t to, pt
     }
 }
 
-static void forward(const ifgo_sequence *q, const ifgo_member *member) {
+static void forward(const ifgo_sequence *q, ifgo_member *member) {
     const ifgo_cell *cell = q->cell;
     const ptrdiff_t lines = cell->depth * PANEL / 16, panels = (cell->output + PANEL - 1) / PANEL;
     ptrdiff_t b0, b1, p0, p1;
     share(cell->blocks, member->rank, member->size, &b0, &b1);
-    share(panels, member->rank, member->size, &p0, &p1);
-    const bool large = (b1 - b0) * lines * 64 > q->near_bytes;
     for (ptrdiff_t from = 0; from < q->steps; from += q->chunk) {
         const ptrdiff_t to = q->steps - from < q->chunk ? q->steps : from + q->chunk;
         for (ptrdiff_t b = b0; b < b1; b++) input_steps(q, from, to, b, b + 1 < b1);
         for (ptrdiff_t s = from; s < to; s++) {
             const ptrdiff_t rows = running(q, s), tiles = (rows + ROWS - 1) / ROWS;
             if (rows == 0) return; /* every member sees the same */
+            const bool large = (b1 - b0) * lines * 64 > q->near_bytes;
             const ptrdiff_t up = s & 1 ? -1 : 1;
             for (ptrdiff_t i = 0; i < b1 - b0; i++) {
                 const ptrdiff_t b = up > 0 ? b0 + i : b1 - 1 - i;
@@ -169,8 +168,10 @@ static void forward(const ifgo_sequence *q, const ifgo_member *member) {
 #undef CASE
                 }
             }
-            ifgo_meet(member);
+            if (!ifgo_meet(member)) return;
+            share(cell->blocks, member->rank, member->size, &b0, &b1);
             if (!cell->projection) continue;
+            share(panels, member->rank, member->size, &p0, &p1);
             for (ptrdiff_t p = p0; p < p1; p++)
                 for (ptrdiff_t n = 0, r; n < rows; n += r) {
                     r = tile_rows(n, rows);
@@ -178,7 +179,8 @@ static void forward(const ifgo_sequence *q, const ifgo_member *member) {
                     FOR_ROWS(r, CASE)
 #undef CASE
                 }
-            ifgo_meet(member);
+            if (!ifgo_meet(member)) return;
+            share(cell->blocks, member->rank, member->size, &b0, &b1);
         }
     }
 }

@@ -56,9 +56,9 @@ INLINE void step_block(const ifgo_cell *cell, ptrdiff_t b, const float *x, const
     v_store(out + b * LANES, y);
 }
 
-/* h = clip(Wr·m + br) */
-INLINE void project(const ifgo_cell *cell, const float *m, float *h) {
-    for (ptrdiff_t p = 0; p * PANEL < cell->output; p++) {
+/* h = clip(Wr·m + br), panels [p0, p1) */
+INLINE void project(const ifgo_cell *cell, ptrdiff_t p0, ptrdiff_t p1, const float *m, float *h) {
+    for (ptrdiff_t p = p0; p < p1; p++) {
         vec a[4];
         for (int g = 0; g < 4; g++) a[g] = v_load(cell->projection_bias + p * PANEL + g * LANES);
         sums(2, cell->projection + p * cell->hidden * PANEL, m, cell->hidden, a);
@@ -72,12 +72,19 @@ INLINE void project(const ifgo_cell *cell, const float *m, float *h) {
 /* What one member of a team does of the sequence: blocks [b0, b1). */
 typedef struct {
     const ifgo_cell *cell;
-    const ifgo_member *member;
+    ifgo_member *member;
     ptrdiff_t b0, b1;
 } part_t;
 
-/* From h[turn] to h[1 − turn]. */
-static void step(const part_t *part, ifgo_state *s, int turn, const float *x, const float *zx) {
+/* Shares the blocks again, for the team may have shrunk; false for a member sent away. */
+INLINE bool meet(part_t *part) {
+    if (!ifgo_meet(part->member)) return false;
+    share(part->cell->blocks, part->member->rank, part->member->size, &part->b0, &part->b1);
+    return true;
+}
+
+/* From h[turn] to h[1 − turn]; false where meet() is. */
+static bool step(part_t *part, ifgo_state *s, int turn, const float *x, const float *zx) {
     const ifgo_cell *cell = part->cell;
     const float *h = s->h[turn];
     float *next = s->h[1 - turn], *out = cell->projection ? s->m : next;
@@ -85,11 +92,12 @@ static void step(const part_t *part, ifgo_state *s, int turn, const float *x, co
         for (ptrdiff_t b = part->b1 - 1; b >= part->b0; b--) step_block(cell, b, x, zx, h, s->c, out);
     else
         for (ptrdiff_t b = part->b0; b < part->b1; b++) step_block(cell, b, x, zx, h, s->c, out);
-    ifgo_meet(part->member);
-    if (cell->projection) {
-        if (part->member->rank == 0) project(cell, s->m, next);
-        ifgo_meet(part->member);
-    }
+    if (!meet(part)) return false;
+    if (!cell->projection) return true;
+    ptrdiff_t p0, p1;
+    share((cell->output + PANEL - 1) / PANEL, part->member->rank, part->member->size, &p0, &p1);
+    project(cell, p0, p1, s->m, next);
+    return meet(part);
 }
 
 /* zx[t][block][4][LANES] = bias + Wx·x[t] */
@@ -160,7 +168,7 @@ INLINE void run_small(const int K, const ifgo_cell *cell, ifgo_state *s, ptrdiff
 
 static void run(const ifgo_cell *cell, ifgo_state *s, ptrdiff_t steps, const float *x,
                 ptrdiff_t x_step, float *y, ptrdiff_t y_step, float *scratch,
-                const ifgo_member *member) {
+                ifgo_member *member) {
     if (cell->blocks == 1 && cell->plain && !cell->projection && member->size == 1) {
         switch (cell->depth) {
         case 4: run_small(4, cell, s, steps, x, x_step, y, y_step); return;
@@ -183,14 +191,14 @@ static void run(const ifgo_cell *cell, ifgo_state *s, ptrdiff_t steps, const flo
         if (early && in_chunk == 0)
             project_inputs(&part, left < IFGO_RUN_CHUNK ? left : IFGO_RUN_CHUNK, x + t * x_step,
                            x_step, scratch);
-        step(&part, s, turn, x + t * x_step,
-             early ? scratch + in_chunk * cell->blocks * PANEL : NULL);
+        if (!step(&part, s, turn, x + t * x_step,
+                  early ? scratch + in_chunk * cell->blocks * PANEL : NULL))
+            return;
         turn = 1 - turn;
         if (y && member->rank == 0)
             memcpy(y + t * y_step, s->h[turn], (size_t)cell->output * sizeof *y);
     }
-    ifgo_meet(member);
-    if (member->rank == 0) s->turn = turn;
+    if (member->rank == 0) s->turn = turn; /* the others have long read what it was */
 }
 
 #endif

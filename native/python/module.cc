@@ -134,13 +134,13 @@ struct Dense {
     ~Dense() { ifgo_dense_free(dense); }
     Dense(const Dense &) = delete;
 
-    void run(Input<2> x, Output<2> y)
+    void run(Input<2> x, Output<2> y, int threads)
     {
         const ptrdiff_t rows = (ptrdiff_t)x.shape(0);
         const float *from = whole(x, {rows, input}, "x");
         float *to = whole(y, {rows, output}, "y");
         nb::gil_scoped_release free;
-        ifgo_dense_run(dense, rows, from, input, to, output);
+        ifgo_dense_run(dense, rows, from, input, to, output, threads);
     }
 };
 
@@ -311,7 +311,7 @@ NB_MODULE(_native, m)
     nb::class_<Dense>(m, "Dense")
         .def(nb::init<Input<2>, MaybeInput<1>, int>(), nb::arg("weight"), nb::arg("bias").none(),
              nb::arg("activation"))
-        .def("run", &Dense::run, nb::arg("x"), nb::arg("y"));
+        .def("run", &Dense::run, nb::arg("x"), nb::arg("y"), nb::arg("threads") = 1);
     nb::class_<Trainer>(m, "Trainer").def(nb::init<>());
     m.def("dense_train", &dense_train, nb::arg("trainer"), nb::arg("weight"),
           nb::arg("bias").none(), nb::arg("x"), nb::kw_only(), nb::arg("dy").none() = nb::none(),

@@ -63,7 +63,7 @@ class Dense:
     """activation(W·x + b), packed. activation: 0 none, 1 tanh, 2 sigmoid, 3 relu, 4 softmax."""
 
     def __init__(self, weight: Array, bias: Array | None, activation: int) -> None: ...
-    def run(self, x: Array, y: Array) -> None:
+    def run(self, x: Array, y: Array, threads: int = 1) -> None:
         """Contiguous (N, K) → contiguous (N, outputs)."""
 
 class Trainer:

@@ -182,7 +182,7 @@ class _Flow:
         x = self.value
         rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
         y = np.empty((rows.shape[0], layer.weight.shape[0]), np.float32)
-        self.session.packed(layer).run(rows, y)
+        self.session.packed(layer).run(rows, y, self.session.threads)
         y = y.reshape(*x.shape[:-1], -1)
         return y if layer.activation.name in DENSE_ACTIVATIONS else activate(layer.activation, y)
 

@@ -46,19 +46,20 @@ class Stream(Base):
     step(x, out=None) → out: x (I,), out (O,), float32, contiguous; a new array where out is None.
     bind(x, out), then tick(): the same from and to fixed arrays. run(x, out=None): x (T, I) →
     (T, O). state: {"h0": (1, 1, P), "c0": (1, 1, H), ...}. reset(): the state that the model
-    starts from. A Stream serves one thread at a time; several may share a model.
+    starts from. A Stream serves one thread at a time; several may share a model. threads: None lets
+    the engine choose by size; results do not depend on it.
 
     Raises UnsupportedError naming the layer that cannot run so, UsageError where an argument does
     not fit or a value is not finite; the state is then as it was.
     """
 
-    def __init__(self, model: Model, *, threads: int = 1) -> None:
+    def __init__(self, model: Model, *, threads: int | None = None) -> None:
         links = _links(model)
         self.model = model
         self.input_size = model.input_size
         self.output_size = model.output_size
         self._cells = [k for k, (layer, _) in enumerate(links) if isinstance(layer, Recurrent)]
-        super().__init__(tuple(packed for _, packed in links), threads, model.macs)
+        super().__init__(tuple(packed for _, packed in links), threads or 0, model.macs)
         self.reset()
 
     def run(self, x: ArrayLike, out: F32 | None = None) -> F32:  # type: ignore[override]
