@@ -44,7 +44,7 @@ SHEETS = {
         changed('order = "ifgo"', 'orders = "ifgo"'),
         "w.toml: unknown key 'layer[0].orders', expected one of kind, name, repeat, step, "
         "optional, order, orientation, bias, forget_bias, peephole, activations, forward, "
-        "backward, "
+        "interleaved, backward, "
         "merge, stateful, clip_z, clip_cell, clip_projection, coupling. Did you mean 'order'?",
     ),
     "no order": (
@@ -364,7 +364,7 @@ def test_sheets_that_are_not_there(tmp_path: Path) -> None:
     text = str(caught.value)
     assert text.startswith(
         f"{tmp_path / 'w.npz'}: option sheet is 'tf2', and there is no such file, expected a file, "
-        "or one of equinox, haste, keras1, "
+        "or one of burn, chainer, chainer_nstep, "
     )
 
 

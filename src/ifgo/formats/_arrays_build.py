@@ -12,7 +12,7 @@ from ifgo import gates as gate_orders
 from ifgo import limits
 from ifgo.cell import LSTMCell
 from ifgo.errors import FormatError, IfgoError
-from ifgo.formats._arrays_sheet import NUMBER, Entry, Gates, Patterns, Sheet, located
+from ifgo.formats._arrays_sheet import INITIAL, NUMBER, Entry, Gates, Patterns, Sheet, located
 from ifgo.layers import (
     ActivationLayer,
     Dense,
@@ -20,6 +20,7 @@ from ifgo.layers import (
     Embedding,
     Flatten,
     HiddenAsSequence,
+    InitialState,
     LastStep,
     Layer,
     Recurrent,
@@ -189,6 +190,11 @@ def _dense(
     return Dense(name, weight, bias, facts["activation"])
 
 
+def _flat(values: Array, size: int) -> Array:
+    """A row or a column of `size` numbers without its axis of 1."""
+    return values.reshape(-1) if values.shape in ((size, 1), (1, size)) else values
+
+
 def _shape(name: str, have: Array, words: str, want: Shape | None = None) -> FormatError:
     """The complaint about a shape, with the arithmetic."""
     return FormatError(
@@ -205,6 +211,7 @@ def _recurrent(
 ) -> tuple[Layer, dict[str, str]]:
     cells: dict[str, LSTMCell] = {}
     names: dict[str, str] = {}
+    starts: dict[str, list[Array]] = {}
     for side in ("forward", "backward"):
         own = {k.partition(".")[2]: v for k, v in patterns.items() if k.startswith(side)}
         if own:
@@ -217,8 +224,27 @@ def _recurrent(
                 joined = next((k for k in ("weight_xh", "weight_hx") if k in sources), key)
                 source = sources.get(key) or sources.get("bias" if "bias" in key else joined, "")
                 names[f"{side}.{key}"] = source
+            for key in INITIAL:
+                if key in own:
+                    starts.setdefault(key, []).append(cell.start(key))
+                    source = names.get(f"initial.{key[-1]}", "")
+                    names[f"initial.{key[-1]}"] = ", ".join(
+                        [*filter(None, [source]), *cell.sources[key]]
+                    )
     options = {key: facts[key] for key in ("merge", "stateful") if key in facts}
+    if starts:
+        options["initial"] = _initial(starts, len(cells))
     return Recurrent(name, cells.get("forward"), cells.get("backward"), **options), names
+
+
+def _initial(starts: Mapping[str, list[Array]], directions: int) -> InitialState:
+    """The constant state, (D, ·) each, that both directions name or neither."""
+    h, c = (starts[key] for key in INITIAL)
+    if len(h) != directions:
+        raise FormatError(
+            "names initial states of one direction", expected="those of both directions, or none"
+        )
+    return InitialState("constant", np.stack(h), np.stack(c))
 
 
 class _Cell:
@@ -300,7 +326,7 @@ class _Cell:
                 values = values.T
             if values.ndim != 2 or values.shape[0] % 4 or not values.size:
                 raise _shape(name, found[0][1], words)
-            return gate_orders.reorder(values, self.gates.order)
+            return gate_orders.reorder(self.apart(values), self.gates.order)
         rows = form == "rows"
         words = f"(hidden_size, {width})" if rows else f"({width}, hidden_size)"
         shape = found[0][1].shape
@@ -317,15 +343,16 @@ class _Cell:
         found, count = self.taken(key), len(order)
         if len(found) == 1:
             ((name, values),) = found
+            values = _flat(values, count * size)
             if values.shape not in ((count * size,), (count, size)):
                 words, want = f"({count}·hidden_size,)", (count * size,)
                 raise _shape(name, values, words, want)
-            blocks = values.reshape(count, size)
+            blocks = (self.apart(values) if "bias" in key else values).reshape(count, size)
         else:
             for name, values in found:
-                if values.shape != (size,):
+                if _flat(values, size).shape != (size,):
                     raise _shape(name, values, "(hidden_size,)", (size,))
-            blocks = np.stack([values for _, values in found])
+            blocks = np.stack([_flat(values, size) for _, values in found])
         return np.stack([blocks[order.index(letter)] for letter in "ifgo" if letter in order])
 
     def stacked(self) -> dict[str, Array]:
@@ -333,12 +360,29 @@ class _Cell:
         size = 4 * self.hidden
         values = self.one("bias", (2 * size,), "(8·hidden_size,)")
         pair = (
-            gate_orders.reorder(half, self.gates.order) for half in (values[:size], values[size:])
+            gate_orders.reorder(self.apart(half), self.gates.order)
+            for half in (values[:size], values[size:])
         )
         return dict(zip(("bias_ih", "bias_hh"), pair, strict=True))
 
+    def apart(self, values: Array) -> Array:
+        """(4H, ...) gate by gate, where the source has them unit by unit."""
+        if not self.gates.interleaved:
+            return values
+        return np.concatenate([values[k::4] for k in range(4)])
+
+    def start(self, key: str) -> Array:
+        """The initial state under `key`."""
+        sizes = {
+            "initial_h": ("output_size", self.output),
+            "initial_c": ("hidden_size", self.hidden),
+        }
+        words, size = sizes[key]
+        return self.one(key, (size,), f"({words},)")
+
     def one(self, key: str, shape: Shape, words: str) -> Array:
         ((name, values),) = self.taken(key)
+        values = _flat(values, shape[0])
         if values.shape != shape:
             raise _shape(name, values, words, shape)
         return values

@@ -47,8 +47,13 @@ CELL: Final = {
     "peephole": "peepholes",
     "weight_hr": "projection",
     "bias_hr": "its bias",
+    "initial_h": "first hidden state",
+    "initial_c": "first cell state",
 }
 """What a [layer.forward] or [layer.backward] names."""
+
+INITIAL: Final = ("initial_h", "initial_c")
+"""Both or neither; a layer without them starts from zero."""
 
 BIASES: Final[dict[str, tuple[str, ...]]] = {
     "two": ("bias_ih", "bias_hh"),
@@ -72,6 +77,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
 
 _LSTM: Final = (
     *("order", "orientation", "bias", "forget_bias", "peephole", "activations", "forward"),
+    "interleaved",
     *("backward", "merge", "stateful", "clip_z", "clip_cell", "clip_projection", "coupling"),
 )
 _COMMON: Final = ("kind", "name", "repeat", "step", "optional")
@@ -94,13 +100,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Gates:
-    """How an lstm entry stores its gates; forget_bias is added at run time."""
+    """How an lstm entry stores its gates; forget_bias is added at run time. interleaved: the gates
+    of unit 0 come first, then those of unit 1, and so on, in each matrix and bias."""
 
     order: str
     orientation: Orientation
     bias: Bias
     forget_bias: float
     peephole: str
+    interleaved: bool = False
 
 
 @dataclass(frozen=True)
@@ -301,7 +309,13 @@ def _lstm(table: Table, kind: str) -> tuple[dict[str, Patterns], dict[str, Any]]
         bias,
         0.0 if stored else table.number("forget_bias"),
         peephole,
+        "interleaved" in values and table.take("interleaved", bool, "true or false"),
     )
+    if gates.interleaved and gates.orientation == "blocks":
+        raise FormatError(
+            f"{table.file}: {table.path('interleaved')} is true",
+            expected="false for blocks, which keep gates apart",
+        )
     facts: dict[str, Any] = {"gates": gates, "activations": (SIGMOID, TANH, TANH)}
     if "activations" in values:
         three = table.take("activations", list, "three activations: of gates, candidate, output")
@@ -356,6 +370,7 @@ def _cell(table: Table, gates: Gates) -> dict[str, Patterns]:
     weights = joined if len(joined) == 1 else {"weight_ih", "weight_hh"}
     wanted = {*weights, *BIASES[gates.bias], *(["peephole"] if gates.peephole else [])}
     wanted |= given & {"weight_hr", "bias_hr"}
+    wanted |= {*INITIAL} if given & {*INITIAL} else set()
     if given != wanted:
         raise FormatError(
             f"{table.file}: {table.place} names {', '.join(sorted(given)) or 'nothing'}",
@@ -363,7 +378,9 @@ def _cell(table: Table, gates: Gates) -> dict[str, Patterns]:
             f"peephole = {gates.peephole!r} say; weight_xh or weight_hx alone may stand for "
             "weight_ih and weight_hh",
         )
-    counts = {"bias": 1, "peephole": 3, "weight_hr": 1, "bias_hr": 1}
+    counts = {"bias": 1, "peephole": 3, "weight_hr": 1, "bias_hr": 1, **dict.fromkeys(INITIAL, 1)}
+    if gates.interleaved:  # all gates stand in one array
+        counts |= {key: 1 for key in CELL if key != "peephole"}
     return {key: _patterns(table, key, counts.get(key, 4)) for key in CELL if key in given}
 
 
