@@ -2,7 +2,7 @@
 #   make PYTHON=/path/to/python3 CC=/path/to/cc …   to choose the interpreter and the compiler
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native test fuzz lint clean
+.PHONY: help demo native test fuzz bench lint clean
 
 help:  ## List these targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1#/p' Makefile | while IFS='#' read -r name does; do \
@@ -24,6 +24,11 @@ test:  ## Run the tests on all cores (ARGS="..." goes to pytest)
 fuzz:  ## Damage every kind of file for longer than the tests do (ARGS="..." goes to pytest)
 	@tools/bootstrap.sh test
 	@IFGO_SLOW=1 .venv/bin/python -m pytest -n auto -k "fuzz or damage or mutation or hostile" $(ARGS)
+
+bench:  ## Time the engine against its peers and this machine (ARGS="..." goes to benchmarks)
+	@tools/bootstrap.sh bench
+	@PYTHON=.venv/bin/python tools/build_native.sh
+	@.venv/bin/python -m benchmarks $(ARGS)
 
 lint:  ## Check style, types and which module may import which
 	@tools/bootstrap.sh test

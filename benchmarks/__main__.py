@@ -49,7 +49,7 @@ def verdict(row: Row, timings: dict[str, Timing]) -> str:
 @click.command()
 @click.argument("work", nargs=-1, type=click.Choice(list(WORK)))
 @click.option("--seconds", default=1.0, help="Time for each contender of a row.")
-@click.option("--json", "path", type=click.Path(path_type=Path), help="Write all timings there.")
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write all timings to it.")
 @click.option("--without", multiple=True, type=click.Choice(peers.NAMES), help="Leave a peer out.")
 def main(
     work: tuple[str, ...], seconds: float, path: Path | None, without: tuple[str, ...]

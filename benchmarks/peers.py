@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def lstm(sizes: list[int], outputs: int = 0, seed: int = 0) -> Model:
     """A stack of LSTM layers, sizes[0] inputs wide, with a Dense of `outputs` behind it."""
     random = np.random.default_rng(seed)
     layers: list[Any] = []
-    for k, (inputs, hidden) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (inputs, hidden) in enumerate(pairwise(sizes)):
         bound = hidden**-0.5
 
         def draw(*shape: int, bound: float = bound) -> Any:

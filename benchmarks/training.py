@@ -80,7 +80,8 @@ class Ours:
         self.d_table = np.zeros_like(table)
         self.loss = np.empty(rows, np.float32)
 
-    def __call__(self) -> float:
+    def step(self) -> float:
+        """The mean loss; gradients are left in `gradients`, `d_dense`, `d_bias` and `d_table`."""
         value = self.table[self.ids]
         for cell, packed, tape, y in zip(self.cells, self.packed, self.tapes, self.y, strict=True):
             packed.set(cell.weight_ih, cell.weight_hh, bias_of(cell), None, None, None)
@@ -150,14 +151,14 @@ def torch_step(model: Model, table: Any, ids: Any, targets: Any) -> Call:
 def training_rows(
     with_torch: bool,
 ) -> Iterator[tuple[str, dict[str, Call], float, dict[str, float]]]:
-    """(title, contenders, flops, reach) of every shape; the losses are compared first."""
+    """Every shape; the losses of the contenders are compared first."""
     for shape in SHAPES:
         random = np.random.default_rng(3)
         sizes = [shape.width, *[shape.hidden] * shape.layers]
         model = peers.lstm(sizes, outputs=shape.vocabulary)
         table = random.normal(size=(shape.vocabulary, shape.width)).astype(np.float32)
         ids, targets = random.integers(0, shape.vocabulary, (2, shape.steps, shape.batch))
-        contenders: dict[str, Call] = {"ifgo": Ours(shape, model, table, ids, targets)}
+        contenders: dict[str, Call] = {"ifgo": Ours(shape, model, table, ids, targets).step}
         if with_torch:
             contenders["torch"] = torch_step(model, table, ids, targets)
             losses = [call() for call in contenders.values()]

@@ -59,6 +59,9 @@ class Stream(Base):
         self.input_size = model.input_size
         self.output_size = model.output_size
         self._cells = [k for k, (layer, _) in enumerate(links) if isinstance(layer, Recurrent)]
+        start = states.initial(model, 1, np.float32)
+        pairs = [(link, start[f"h{k}"], start[f"c{k}"]) for k, link in enumerate(self._cells)]
+        self._start = [(link, h, c) for link, h, c in pairs if h.any() or c.any()]
         super().__init__(tuple(packed for _, packed in links), threads or 0, model.macs)
         self.reset()
 
@@ -91,10 +94,8 @@ class Stream(Base):
     def reset(self) -> None:
         """Start again: zeros, or the constants that the model carries."""
         super().reset()
-        start = states.initial(self.model, 1, np.float32)
-        for k, link in enumerate(self._cells):
-            if start[f"h{k}"].any() or start[f"c{k}"].any():
-                self.state_io(link, start[f"h{k}"], start[f"c{k}"], True)
+        for link, h, c in self._start:
+            self.state_io(link, h, c, True)
 
     def _new_output(self) -> F32:
         return np.empty(self.output_size, np.float32)
