@@ -21,6 +21,7 @@ os.environ |= {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_USE_LEGACY_KERAS": "1"}
 import keras
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2 as frozen,
 )
@@ -28,6 +29,7 @@ from tensorflow.python.framework.convert_to_constants import (
 ARCHIVE = Path(__file__).with_name("tensorflow_models.tar.xz")
 v1 = tf.compat.v1
 Layers = keras.layers
+Older = tf_keras.layers
 
 
 def drawn(variables: Any, rng: Any) -> None:
@@ -38,10 +40,14 @@ def drawn(variables: Any, rng: Any) -> None:
 def keras_model(root: Path, name: str, steps: int | None, *layers: Any) -> None:
     """As SavedModel NAME, and frozen with functional loops and with those of TensorFlow 1."""
     rng = np.random.default_rng(len(name))
-    model = keras.Sequential([keras.Input((steps, 3)), *layers])
+    kind = tf_keras if isinstance(layers[0], Older.Layer) else keras
+    model = kind.Sequential([kind.Input((steps, 3)), *layers])
     drawn(model.weights, rng)
     x = rng.uniform(-1, 1, (2, steps or 5, 3)).astype("f")
-    model.export(root / name, verbose=False)
+    if kind is keras:
+        model.export(root / name, verbose=False)
+    else:
+        tf.saved_model.save(model, root / name)
     signature = [tf.TensorSpec([None, steps, 3])]
     run = tf.function(lambda x: model(x, training=False), input_signature=signature)
     for lower in (False, True):
@@ -54,29 +60,51 @@ def keras_model(root: Path, name: str, steps: int | None, *layers: Any) -> None:
         np.savez(root / f"{each}.npz", x=x, y=expected)
 
 
-def graph_model(root: Path, name: str, resources: bool, cells: Any) -> None:
-    """tf.nn.dynamic_rnn as SavedModel NAME and frozen, with the outputs and the last c."""
+def graph_model(root: Path, name: str, resources: bool, cells: Any, way: str = "loop") -> None:
+    """tf.nn.dynamic_rnn as SavedModel NAME and frozen, with the outputs and the last c.
+
+    way: "lengths" gives it sequence_length; "directions" both directions with it, without c;
+    "unrolled" is tf.nn.static_rnn.
+    """
     v1.disable_control_flow_v2()
     rng = np.random.default_rng(len(name))
     graph = tf.Graph()
     with graph.as_default(), v1.variable_scope("", use_resource=resources):
-        x = v1.placeholder(tf.float32, [None, None, 3], name="x")
-        y, state = v1.nn.dynamic_rnn(cells(v1.nn.rnn_cell), x, dtype=tf.float32)
-        state = state[-1] if not hasattr(state, "c") else state
-        outputs = {"y": tf.identity(y, name="y"), "c": tf.identity(state.c, name="c")}
+        steps = 5 if way == "unrolled" else None
+        x = v1.placeholder(tf.float32, [None, steps, 3], name="x")
+        inputs, more = {"x": x}, {"dtype": tf.float32}
+        if way in ("lengths", "directions"):
+            inputs["lengths"] = more["sequence_length"] = v1.placeholder(
+                tf.int32, [None], name="lengths"
+            )
+        cell = cells(v1.nn.rnn_cell)
+        if way == "directions":
+            both, _ = v1.nn.bidirectional_dynamic_rnn(cell, cells(v1.nn.rnn_cell), x, **more)
+            outputs = {"y": tf.concat(both, -1, name="y")}
+        else:
+            if way == "unrolled":
+                y, state = v1.nn.static_rnn(cell, tf.unstack(x, axis=1), **more)
+                y = tf.stack(y, 1)
+            else:
+                y, state = v1.nn.dynamic_rnn(cell, x, **more)
+            state = state[-1] if not hasattr(state, "c") else state
+            outputs = {"y": tf.identity(y, name="y"), "c": tf.identity(state.c, name="c")}
         with v1.Session(graph=graph) as session:
             session.run(v1.global_variables_initializer())
             for variable in v1.global_variables():
                 variable.load(rng.uniform(-0.35, 0.35, variable.shape).astype("f"), session)
             given = rng.uniform(-1, 1, (2, 5, 3)).astype("f")
-            found = session.run(outputs, {x: given})
-            v1.saved_model.simple_save(session, str(root / name), {"x": x}, outputs)
+            fed, kept = {x: given}, {"x": given}
+            if len(inputs) == 2:
+                fed[inputs["lengths"]] = kept["lengths"] = np.array([5, 3], np.int32)
+            found = session.run(outputs, fed)
+            v1.saved_model.simple_save(session, str(root / name), inputs, outputs)
             stored = v1.graph_util.convert_variables_to_constants(
                 session, graph.as_graph_def(), list(outputs)
             )
     (root / f"{name}_frozen.pb").write_bytes(stored.SerializeToString())
     for each in (name, f"{name}_frozen"):
-        np.savez(root / f"{each}.npz", x=given, **found)
+        np.savez(root / f"{each}.npz", **kept, **found)
 
 
 def main() -> None:
@@ -100,6 +128,32 @@ def main() -> None:
             None,
             Layers.LSTM(3, return_sequences=True, go_backwards=True, activation="relu"),
         )
+        keras_model(
+            root,
+            "backwards_twice",
+            None,
+            Layers.LSTM(3, return_sequences=True, go_backwards=True),
+            Layers.LSTM(2, go_backwards=True),
+        )
+        keras_model(
+            root,
+            "bidirectional_product",
+            None,
+            Layers.Bidirectional(Layers.LSTM(3, return_sequences=True), merge_mode="mul"),
+            Layers.Bidirectional(Layers.LSTM(2), merge_mode="ave"),
+        )
+        keras_model(root, "unrolled", 4, Layers.LSTM(3, return_sequences=True, unroll=True))
+        keras_model(
+            root,
+            "keras2_parts",
+            None,
+            Older.LSTM(3, return_sequences=True, implementation=1, dropout=0.2),
+            Older.Bidirectional(Older.LSTM(2, return_sequences=True), merge_mode="ave"),
+            Older.Bidirectional(Older.LSTM(2, dropout=0.2), merge_mode="sum"),
+        )
+        graph_model(root, "lengths", True, lambda n: n.LSTMCell(3, num_proj=2), "lengths")
+        graph_model(root, "directions", True, lambda n: n.LSTMCell(2), "directions")
+        graph_model(root, "static", True, lambda n: n.LSTMCell(3, use_peepholes=True), "unrolled")
         graph_model(root, "basic", False, lambda n: n.BasicLSTMCell(4, forget_bias=1.5))
         graph_model(
             root,

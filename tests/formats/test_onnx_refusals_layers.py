@@ -113,9 +113,14 @@ CASES: dict[str, Case] = {
         "(a residual), or a bias",
     ),
     "divided": (
-        after(SQUEEZED, node("Div", "y d", "out"), constants={"d": np.float32(2)}),
+        after(SQUEEZED, node("Div", "y d", "out"), constants={"d": np.float32(3)}),
         U,
-        "node 'n_out': computes with the values of the sequence, expected constants here",
+        "node 'n_out': divides by 'd', expected a power of two, which multiplies exactly",
+    ),
+    "divided by it": (
+        after(SQUEEZED, node("Div", "d y", "out"), constants={"d": np.float32(2)}),
+        U,
+        "node 'n_out': divides by a signal, expected a power of two",
     ),
     "softmax over time": (
         after(SQUEEZED, node("Softmax", "y", "out", axis=0)),

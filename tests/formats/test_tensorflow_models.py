@@ -26,8 +26,16 @@ from ifgo.formats.tensorflow.file import message
 from ifgo.reference import truth
 
 ARCHIVE = Path(__file__).with_name("tensorflow_models.tar.xz")
-KERAS = ("lstm_last_dense", "bidirectional_between", "bidirectional_last", "backwards")
-GRAPHS = ("basic", "peephole_projection")
+KERAS = (
+    "lstm_last_dense",
+    "bidirectional_between",
+    "bidirectional_last",
+    "bidirectional_product",
+    "backwards",
+    "backwards_twice",
+    "keras2_parts",
+)
+GRAPHS = ("basic", "peephole_projection", "lengths")
 MODELS = (
     *(f"{name}{ending}" for name in KERAS for ending in ("", "_functional.pb", "_lowered.pb")),
     *(f"{name}{ending}" for name in GRAPHS for ending in ("", "_frozen.pb")),
@@ -47,7 +55,8 @@ def test_a_model_computes_what_tensorflow_recorded(models: Path, name: str) -> N
     model = formats.load(models / name)
     stored = np.load(models / f"{name.removesuffix('.pb')}.npz")
     assert model.provenance.framework == "tensorflow"
-    found = truth.forward(model, stored["x"])
+    lengths = [int(n) for n in stored["lengths"]] if "lengths" in stored else None
+    found = truth.forward(model, stored["x"], lengths=lengths)
     assert found.y.shape == stored["y"].shape
     assert np.abs(found.y - stored["y"]).max() <= float32_bound(model, found, stored["x"])
     if "c" in stored:
@@ -158,15 +167,48 @@ def test_functions_that_call_themselves(models: Path, tmp_path: Path) -> None:
     shutil.copytree(models / "lstm_last_dense", tmp_path / "m")
 
     def recursive(meta: Any) -> None:
-        for function in meta.graph_def.library.function:
+        library = meta.graph_def.library.function
+        for k, stored in enumerate(library):
+            function = message("FunctionDef").FromString(stored)
             for node in function.node_def:
                 for entry in node.attr:
                     if entry.key == b"f":
                         entry.value.func.name = function.signature.name
+            library[k] = function.SerializeToString()
 
     assert "within itself, expected calls at most 16 deep" in refusal(
         changed(tmp_path / "m", recursive)
     )
+
+
+def test_functions_that_are_not_called_are_not_decoded(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "lstm_last_dense", tmp_path / "m")
+    node = b"\x08\x00" * 600_000
+    size = bytes([len(node) & 127 | 128, len(node) >> 7 & 127 | 128, len(node) >> 14])
+    expected = formats.load(tmp_path / "m")
+
+    def added(meta: Any) -> None:
+        head = message("FunctionHead")(signature={"name": b"unused"}).SerializeToString()
+        meta.graph_def.library.function.append(head + b"\x1a" + size + node)
+
+    found = formats.load(changed(tmp_path / "m", added))
+    assert found.layers[0].arrays.keys() == expected.layers[0].arrays.keys()
+
+    def called(meta: Any) -> None:
+        library = meta.graph_def.library.function
+        for k, stored in enumerate(library[:-1]):
+            library[k] = stored + b"\x1a" + size + node
+
+    assert "has more than 524288 fields or 131072 parts" in refusal(changed(tmp_path / "m", called))
+
+
+def test_parts_of_a_model_are_what_keras_says(models: Path) -> None:
+    kinds = [layer.kind for layer in formats.load(models / "keras2_parts").layers]
+    assert kinds == ["lstm", "lstm", "lstm", "last_step"]
+    merges = [layer.merge for layer in formats.load(models / "keras2_parts").recurrent]
+    assert merges == ["concat", "ave", "sum"]
+    found = formats.load(models / "bidirectional_product").recurrent
+    assert [layer.merge for layer in found] == ["mul", "ave"]
 
 
 def test_a_checkpoint_is_held_to_its_checksums(folder: Path) -> None:

@@ -181,11 +181,14 @@ def _calls(change: Callable[[Any, Any], None]) -> Callable[[Any], None]:
     """What every call of a function calls instead."""
 
     def apply(meta: Any) -> None:
-        for function in meta.graph_def.library.function:
+        library = meta.graph_def.library.function
+        for k, stored in enumerate(library):
+            function = message("FunctionDef").FromString(stored)
             for node in function.node_def:
                 for entry in node.attr:
                     if entry.key in (b"f", b"body", b"cond"):
                         change(function, entry.value.func)
+            library[k] = function.SerializeToString()
 
     return apply
 
@@ -201,11 +204,12 @@ def _nobody(function: Any, called: Any) -> None:
 def _doubling(meta: Any) -> None:
     """Each function calls the one before it twice."""
     for k in range(40):
-        function = meta.graph_def.library.function.add()
+        function = message("FunctionDef")()
         function.signature.name = f"twice{k}".encode()
         for name in (b"a", b"b"):
             node = function.node_def.add(name=name, op=b"PartitionedCall")
             node.attr.add(key=b"f").value.func.name = f"twice{k - 1}".encode()
+        meta.graph_def.library.function.append(function.SerializeToString())
     _calls(lambda _, called: setattr(called, "name", b"twice39"))(meta)
 
 

@@ -18,14 +18,11 @@ from ifgo.formats.onnx.arguments import Arguments, numbers
 from ifgo.formats.onnx.chain import Chain, Stream
 from ifgo.formats.onnx.file import quoted
 from ifgo.formats.onnx.fold import cast_type, legacy_operand
-from ifgo.formats.onnx.pairs import added, concat
+from ifgo.formats.onnx.pairs import averaged, combined, concat
 from ifgo.formats.onnx.reduce import clip_bounds
 from ifgo.formats.onnx.states import finite
 from ifgo.formats.onnx.time import TIME, Handler
-from ifgo.formats.onnx.value import (
-    Value,
-    transpose,
-)
+from ifgo.formats.onnx.value import Value, transpose
 from ifgo.layers import (
     ActivationLayer,
     BatchNorm,
@@ -144,7 +141,7 @@ def _add(chain: Chain, a: Arguments) -> list[Value]:
     x, y = a.value(0), a.value(1)
     if x.signal and y.signal:
         legacy_operand(a, x, y)
-        return [added(chain, x, y) or _residual(chain, x, y)]
+        return [combined(chain, x, y, "sum") or _residual(chain, x, y)]
     x, y = (x, y) if x.signal else (y, x)
     return _offset(chain, x, legacy_operand(a, x, y), +1)
 
@@ -171,13 +168,37 @@ def _offset(chain: Chain, x: Value, y: Value, sign: int) -> list[Value]:
 def _mul(chain: Chain, a: Arguments) -> list[Value]:
     x, y = a.value(0), a.value(1)
     if x.signal and y.signal:
-        raise UnsupportedError("multiplies two signals", expected="a constant factor")
+        legacy_operand(a, x, y)
+        pair = combined(chain, x, y, "mul")
+        if pair is None:
+            raise UnsupportedError("multiplies two signals", expected="a constant factor")
+        return [pair]
     x, y = (x, y) if x.signal else (y, x)
     y = legacy_operand(a, x, y)
+    return [_scaled(chain, x, y)]
+
+
+def _div(chain: Chain, a: Arguments) -> list[Value]:
+    x, y = a.value(0), a.value(1)
+    if y.signal:
+        raise UnsupportedError("divides by a signal", expected="a power of two")
+    y = legacy_operand(a, x, y)
+    if y.data.dtype.kind != "f" or (abs(np.frexp(y.data)[0]) != 0.5).any():
+        raise UnsupportedError(
+            f"divides by {quoted(y.name)}", expected="a power of two, which multiplies exactly"
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        return [_scaled(chain, x, replace(y, data=1 / y.data))]
+
+
+def _scaled(chain: Chain, x: Value, y: Value) -> Value:
+    half = averaged(chain, x, y)
+    if half is not None:
+        return half
     stream, x = chain.features(x)
     factor = _per_feature(y, stream.width, stream.dtype, x.rank)
     layer = Scale("scale", factor, np.zeros_like(factor))
-    return [chain.step(x, layer, stream.width, {"factor": y.name})]
+    return chain.step(x, layer, stream.width, {"factor": y.name})
 
 
 def _residual(chain: Chain, x: Value, y: Value) -> Value:
@@ -307,6 +328,7 @@ LAYERS: Final[dict[str, Handler]] = {
     "Add": _add,
     "Sub": _sub,
     "Mul": _mul,
+    "Div": _div,
     "BatchNormalization": _batch_norm,
     "Softmax": _softmax,
     "Dropout": _dropout,

@@ -7,12 +7,13 @@ join their results.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from ifgo.errors import UnsupportedError
 from ifgo.formats.onnx.arguments import Arguments
-from ifgo.formats.onnx.chain import Chain, Slot, Stream
+from ifgo.formats.onnx.chain import FINAL, Chain, Slot, Stream
 from ifgo.formats.onnx.fold import MOVES
 from ifgo.formats.onnx.value import Value
 from ifgo.layers import InitialState, LastStep, Recurrent
@@ -53,19 +54,47 @@ def _as_state(chain: Chain, value: Value) -> Value:
     return value
 
 
-def added(chain: Chain, x: Value, y: Value) -> Value | None:
-    """The sum of a forward and a backward node as their pair, None where they are no pair."""
-    first, second = chain.stream(x), chain.stream(y)
-    if first.kind != "sequence" or second.kind != "sequence":
+def combined(chain: Chain, x: Value, y: Value, merge: Literal["sum", "mul"]) -> Value | None:
+    """The sum or product of a forward and a backward node, of their sequences or of their final
+    states h, as their pair; None where they are no pair."""
+    x, y = _as_states(chain, [x, y])
+    parts = chain.stream(x), chain.stream(y)
+    kinds = {part.kind for part in parts}
+    if kinds not in ({"sequence"}, {"h"}):
         return None
+    first, second = (part.owner or part for part in parts)
     if _is_pair(second, first):
-        x, y, first, second = y, x, second, first
+        x, y, parts, first, second = y, x, parts[::-1], second, first
     if not _is_pair(first, second) or x.axes != y.axes or x.data.shape != y.data.shape:
         return None
-    if not np.array_equal(x.data - first.start, y.data - second.start):
+    if not np.array_equal(x.data - parts[0].start, y.data - parts[1].start):
         return None
-    made = joined(chain, first, second, "sum")
-    return replace(x, data=x.data - first.start + made.start)
+    made = joined(chain, first, second, merge)
+    if kinds == {"h"}:
+        made = _merged_state(chain, made)
+    return replace(x, data=x.data - parts[0].start + made.start)
+
+
+def averaged(chain: Chain, x: Value, factor: Value) -> Value | None:
+    """Half of the sum of a pair, None where it is anything else."""
+    if factor.data.size != 1 or factor.rank > x.rank or factor.data.reshape(-1)[0] != 0.5:
+        return None
+    stream = chain.stream(x)
+    over = stream.parent if stream.layer == FINAL else stream
+    pair = next((key for key, made in chain.pairs.items() if made is over), None)
+    if over is None or pair is None or pair[2] != "sum":
+        return None
+    made = joined(chain, *pair[:2], "ave")
+    for slot in chain.slots:
+        slot.recurrent = made if slot.recurrent is over else slot.recurrent
+    if over is not stream:
+        made = _merged_state(chain, made)
+    return replace(x, data=x.data - stream.start + made.start)
+
+
+def _merged_state(chain: Chain, pair: Stream) -> Stream:
+    """The final states of both directions as one vector."""
+    return chain.open("vector", pair.width, pair.dtype, parent=pair, layer=FINAL)
 
 
 def _is_pair(first: Stream, second: Stream) -> bool:

@@ -7,6 +7,7 @@ field, takes the kinds of fields from ONNX's own schema, and keeps nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, cast
 
@@ -44,15 +45,27 @@ def _schema(top: Any) -> _Fields:
     return table(top)
 
 
-def is_affordable(data: bytes, message: Any = onnx.ModelProto.DESCRIPTOR) -> bool:
+@dataclass
+class Spent:
+    """What was counted in parts of one file."""
+
+    fields: int = 0
+    messages: int = 0
+    packed: int = 0
+
+
+def is_affordable(
+    data: bytes, message: Any = onnx.ModelProto.DESCRIPTOR, spent: Spent | None = None
+) -> bool:
     """Whether the wire format of `data` is whole, as far as sizes say it.
 
-    message: the descriptor of what they are. Raises FormatError where there is more in it than
-    limits allow.
+    message: the descriptor of what they are. spent: what came before, to which these are added.
+    Raises FormatError where there is more in all of it than limits allow.
     """
+    before = spent or Spent()
     stack: list[tuple[int, Mapping[int, Any]]] = [(len(data), _schema(message))]
     bounds = limits.current()
-    position = fields = messages = packed = 0
+    position, fields, messages, packed = 0, before.fields, before.messages, before.packed
     try:
         while stack:
             end, known = stack[-1]
@@ -99,6 +112,7 @@ def is_affordable(data: bytes, message: Any = onnx.ModelProto.DESCRIPTOR) -> boo
                 )
     except IndexError:
         return False
+    before.fields, before.messages, before.packed = fields, messages, packed
     return True
 
 

@@ -2,8 +2,9 @@
 FORMATS.md, TensorFlow.
 
 Beside this file: file (plain data), saved_model with bundle and crc (variables), functions and
-frames (one flat graph and its loops), graph with tensordot (nodes for the walk of the ONNX reader,
-see ifgo.formats._graph), loops with run, extent, turned and step (while loops that are LSTMs).
+frames (one flat graph and its loops), graph with constants and tensordot (nodes for the walk of the
+ONNX reader, see ifgo.formats._graph), loops with run, extent and turned (while loops that are
+LSTMs).
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ def _graph(
 ) -> ArrayGraph:
     """The graph from `start` to `end`."""
     from ifgo.formats._graph import OPSET
+    from ifgo.formats.tensorflow.constants import folded
     from ifgo.formats.tensorflow.file import graph_of
     from ifgo.formats.tensorflow.frames import unframed
     from ifgo.formats.tensorflow.functions import flatten
@@ -109,7 +111,7 @@ def _graph(
     folder = path.parent if path.name == "saved_model.pb" else path
     saved = parse(folder, signature) if path.is_dir() or folder != path else None
     flat = unframed(flatten(graph_of(path)) if saved is None else saved.flat)
-    nodes = plain_products(flat.nodes)
+    nodes = plain_products(folded(flat.nodes))
     translation = Translation(nodes)
     arrays = translation.out.arrays
 

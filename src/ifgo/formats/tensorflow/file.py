@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ifgo import files, limits
 from ifgo.errors import FormatError, UnsupportedError
-from ifgo.formats.onnx.wire import is_affordable
+from ifgo.formats.onnx.wire import Spent, is_affordable
 from ifgo.text import quote
 
 _BOOL, _INT32, _INT64, _FLOAT, _DOUBLE, _BYTES, _FIXED32 = 8, 5, 3, 2, 1, 12, 7
@@ -61,7 +61,8 @@ _MESSAGES: Final[dict[str, tuple[tuple[str, int, int | str, bool], ...]]] = {
         ("attr", 5, "Entry", True),
     ),
     "Graph": (("node", 1, "Node", True), ("library", 2, "Library", False)),
-    "Library": (("function", 1, "FunctionDef", True),),
+    "Library": (("function", 1, _BYTES, True),),  # each a FunctionDef, most of them never called
+    "FunctionHead": (("signature", 1, "Function", False),),
     "FunctionDef": (
         ("signature", 1, "Signature", False),
         ("node_def", 3, "Node", True),
@@ -195,11 +196,12 @@ def _pool() -> descriptor_pool.DescriptorPool:
     return pool
 
 
-def decoded(data: bytes, name: str) -> Any:
-    """The message `name` in `data`, None where it is none. Raises FormatError beyond limits."""
+def decoded(data: bytes, name: str, spent: Spent | None = None) -> Any:
+    """The message `name` in `data`, None where it is none. Raises FormatError beyond limits, of
+    which `spent` counts what other parts took."""
     kind = message(name)
     try:
-        return kind.FromString(data) if is_affordable(data, kind.DESCRIPTOR) else None
+        return kind.FromString(data) if is_affordable(data, kind.DESCRIPTOR, spent) else None
     except DecodeError:
         return None
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ifgo import limits
 from ifgo.errors import FormatError
-from ifgo.formats.tensorflow.file import TFNode, text
+from ifgo.formats.onnx.wire import Spent
+from ifgo.formats.tensorflow.file import TFNode, decoded, text
 from ifgo.text import quote
 
 MAX_DEPTH: Final = 16
@@ -75,7 +76,9 @@ def flatten(graph: Any, roots: Iterable[str] | None = None) -> Flat:
 class _Flattening:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
-        self._functions = {text(f.signature.name): f for f in graph.library.function}
+        self._stored = {_name(data): data for data in graph.library.function}
+        self._functions: dict[str, Any] = {}
+        self._spent = Spent()
         self._flat = Flat()
 
     def run(self, roots: Iterable[str] | None) -> Flat:
@@ -111,7 +114,7 @@ class _Flattening:
             node = TFNode(name, text(proto.op), inputs, attributes)
             if node.op in _WHILES:
                 self._while(node, path)
-            elif node.op in _CALLS or node.op in self._functions:
+            elif node.op in _CALLS or node.op in self._stored:
                 called = node.function("f") if node.op in _CALLS else node.op
                 results = self._call(called, f"{name}/", inputs, node, path)
                 for k, result in enumerate(results):
@@ -128,7 +131,7 @@ class _Flattening:
         path: tuple[str, ...],
     ) -> list[str]:
         """What the function makes of inputs."""
-        function = self._functions.get(called)
+        function = self._function(called)
         if function is None:
             raise FormatError(
                 f"calls {quote(called)}", where=node.where, expected="a function of the file"
@@ -164,6 +167,12 @@ class _Flattening:
                 )
             found.append(_inner(result, prefix, scope, kinds))
         return found
+
+    def _function(self, name: str) -> Any:
+        """The function called `name`, None where there is none."""
+        if name not in self._functions and name in self._stored:
+            self._functions[name] = decoded(self._stored[name], "FunctionDef", self._spent)
+        return self._functions.get(name)
 
     def _while(self, node: TFNode, path: tuple[str, ...]) -> None:
         name, count = node.name, len(node.inputs)
@@ -201,6 +210,12 @@ class _Flattening:
                 break
             name = node.inputs[0]
         return name
+
+
+def _name(function: bytes) -> str:
+    """The name of a FunctionDef, "" where it does not decode."""
+    head = decoded(function, "FunctionHead")
+    return "" if head is None else text(head.signature.name)
 
 
 def _needed(nodes: list[Any], roots: Iterable[str]) -> list[Any]:

@@ -43,6 +43,8 @@ class Loops:
         for node in t.nodes.values():
             self._by_op.setdefault(node.op, []).append(node)
         self._stacked: set[str] = set()
+        self.turned_back: set[str] = set()  # what turns outputs back, now an Identity
+        self.read_turned: set[str] = set()  # what turns the sequence of a loop
         self._users: dict[str, list[TFNode]] = {}
         for loop in loops:
             try:

@@ -158,16 +158,13 @@ class Run:
                 found += uses(self.all, gather.name)
         turns = [node for use, node in found if use == "turn"]
         in_order = any(use == "order" for use, _ in found)
-        if turns and in_order:
-            raise UnsupportedError(
-                f"loop {quote(self.loop.name)} runs from the last step to the first, and its "
-                "outputs are used in both orders",
-                expected="one of them",
-            )
+        if in_order:
+            return False
         for node in turns:
             self.all.replace(node, node.inputs[0])
+            self.all.turned_back.add(node.name)
         self.turned = [node for use, node in found if use == "last"] if turns else []
-        return not in_order
+        return True
 
     def _start(self, variable: Variable, width: int) -> str:
         """The first value as (1, B, width), "" where it is zero for whatever batch."""

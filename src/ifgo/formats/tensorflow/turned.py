@@ -38,8 +38,13 @@ def straight(loops: Loops, name: str, axis: int = 0, depth: int = 0) -> str | No
     node = loops.t.nodes.get(loops.extents.plain(name))
     if node is None or depth > _DEPTH:
         return None
-    if node.op == "ReverseV2":
-        return node.inputs[0] if _turns(loops, node, axis) else None
+    if node.op == "ReverseV2" and node.name not in loops.turned_back:
+        if not _turns(loops, node, axis):
+            return None
+        loops.read_turned.add(node.name)
+        return node.inputs[0]
+    if node.op in ("ReverseV2", "Identity"):
+        return straight(loops, node.inputs[0], axis, depth + 1)
     order = order_of(loops, node)
     if order is None or not 0 <= axis < len(order):
         return None
@@ -55,7 +60,8 @@ def uses(loops: Loops, name: str, axis: int = 0, depth: int = 0) -> list[tuple[U
     for node in loops.users(name):
         order = order_of(loops, node)
         if node.op == "ReverseV2":
-            found.append(("turn" if _turns(loops, node, axis) else "order", node))
+            turns = _turns(loops, node, axis) and node.name not in loops.read_turned
+            found.append(("turn" if turns else "order", node))
         elif ((order is not None and axis in order) or node.op == "Identity") and depth < _DEPTH:
             place = axis if order is None else order.index(axis)
             # what nothing takes is a result of the graph
