@@ -100,6 +100,18 @@ def _objects(value: Any) -> bytes:
 
 _STARS = SHEET.replace('"w"', '"*w*"').replace('"r"', '"*r*"')
 
+
+def named(folder: Path, name: str) -> Path:
+    """The layer and its arrays, those of a JSON, called after `name`."""
+    sheet, arrays = SHEET, {}
+    for old in ("lstm0", "w", "r", "b"):
+        spelled = "".join(f"\\U{ord(char):08x}" for char in f"{name} {old}")
+        sheet = sheet.replace(f'"{old}"', f'"{spelled}"')
+    for old, array in _arrays().items():
+        arrays[f"{name} {old}"] = array.tolist()
+    return _pair(sheet, json.dumps(arrays).encode(), "m.json")(folder)
+
+
 CASES: dict[str, Callable[[Path], Path]] = {
     "megabytes of sheet": _pair(SHEET + "#" * 2**23),
     "layers without end": _pair("version = 1\n" + SHEET[SHEET.index("[[") :] * 500),

@@ -61,10 +61,28 @@ NAMED: Final[dict[str, Callable[[Path, str], Path]]] = {
     "raw": hostile_raw.named,
     "onnx": hostile_onnx.named,
     "keras": hostile_keras.named,
+    "keras h5": hostile_keras.named_h5,
+    "tflite": hostile_tflite.named,
+    "tensorflow": hostile_tensorflow.named,
+    "saved_model": hostile_tensorflow.saved_named,
+    "arrays": hostile_arrays.named,
+    "torch": hostile_torch.named,
+    "safetensors": hostile_torch.safe_named,
+    "darknet": hostile_darknet.named,
+    "stm32_text": hostile_stm32.named,
     "rtneural": partial(hostile_audio.named, "rtneural"),
     "nam": partial(hostile_audio.named, "nam"),
 }
 """Format → writes the model of its intact file with a name in every place that takes one."""
+
+NAMELESS: Final = {
+    "raw as text": "its names are those of the raw folder",
+    "darknet": "comments alone are text",
+    "stm32_text": "comments and names of arrays, none kept",
+    "guitarml": "numbers under keys that are known",
+    "dlfs2": "a list of arrays",
+}
+"""Format → why no name of the file is kept."""
 
 CPU_SECONDS: Final = 2.0
 SPARE_BYTES: Final = 64 * 1024**2

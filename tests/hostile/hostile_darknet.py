@@ -86,4 +86,12 @@ def crafted() -> Iterator[Mutant]:
         yield Mutant(f"darknet: comment, {name}", _pair(said + CFG.encode()))
 
 
+def named(folder: Path, name: str) -> Path:
+    """A comment, all that Darknet has a place for."""
+    path = intact(folder)
+    said = "# " + name.replace("\n", "\n# ") + "\n"
+    path.with_suffix(".cfg").write_bytes(said.encode(errors="surrogatepass") + CFG.encode())
+    return path
+
+
 DARKNET = Format("darknet", intact, crafted)

@@ -196,6 +196,22 @@ def named(folder: Path, name: str) -> Path:
     return _layer(1, name=name)(folder)
 
 
+def named_h5(folder: Path, name: str) -> Path:
+    """Config, groups and arrays of the LSTM called after `name`."""
+
+    def change(file: Any) -> None:
+        said = name.replace("\0", "").encode(errors="surrogatepass")
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][1]["config"]["name"] = name
+        file.attrs["model_config"] = json.dumps(config)
+        group = file["model_weights"]
+        group.move("lstm0", said)
+        names = [said if n == b"lstm0" else n for n in group.attrs["layer_names"]]
+        group.attrs["layer_names"] = np.array(names)
+
+    return _h5(change)(folder)
+
+
 def crafted() -> Iterator[Mutant]:
     """Zips and configs."""
     for name, write in CASES.items():

@@ -22,6 +22,34 @@ def number(field_number: int, value: int) -> bytes:
     return varint(field_number << 3) + varint(value & (2**64 - 1))
 
 
+def renamed(data: bytes, old: bytes, new: bytes) -> bytes:
+    """A message with `new` for `old` in every text, and lengths that fit."""
+    out, place = bytearray(), 0
+    while place < len(data):
+        start = place
+        tag, place = _read(data, place)
+        if tag & 7 != 2:
+            place = _read(data, place)[1] if tag & 7 == 0 else place + (8 if tag & 7 == 1 else 4)
+            out += data[start:place]
+            continue
+        size, place = _read(data, place)
+        content, place = data[place : place + size], place + size
+        if old in content:
+            text = all(byte >= 32 for byte in content)
+            content = content.replace(old, new) if text else renamed(content, old, new)
+        out += field(tag >> 3, content)
+    return bytes(out)
+
+
+def _read(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (data[place] & 0x7F) << shift
+        shift, place = shift + 7, place + 1
+        if data[place - 1] < 0x80:
+            return value, place
+
+
 def nested(numbers: list[int], depth: int) -> bytes:
     """`depth` messages, one in the other, through the fields `numbers` in turn."""
     content = b""

@@ -62,4 +62,14 @@ def crafted() -> Iterator[Mutant]:
         yield Mutant(f"stm32_text: comment, {name}", _file(HEAD + said + WHOLE))
 
 
+def named(folder: Path, name: str) -> Path:
+    """A comment, and the names of the arrays."""
+    path = intact(folder)
+    said = name.encode(errors="surrogatepass")
+    text = path.read_bytes()
+    shown = said.replace(b"*/", b"* /")
+    path.write_bytes(b"/* " + shown + b" */\n" + text.replace(b"lstm0", said))
+    return path
+
+
 STM32 = Format("stm32_text", intact, crafted)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from corpus import NAMES, Format, Mutant
+from hostile_protobuf import renamed
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "formats"))
 from tensorflow_cases import Def, draw_cell, dynamic_rnn
@@ -144,6 +145,15 @@ def crafted() -> Iterator[Mutant]:
         yield Mutant(
             f"tensorflow: input, {name}", lambda folder, n=safe: _whole(n).save(folder / "m.pb")
         )
+
+
+def named(folder: Path, name: str) -> Path:
+    """Every node of the cell, and the input, called after `name`."""
+    path = _whole("input").save(folder / "m.pb")
+    said = name.encode(errors="surrogatepass")
+    data = renamed(path.read_bytes(), b"w/cell0", said)
+    path.write_bytes(renamed(data, b"input", b"i" + said))
+    return path
 
 
 TENSORFLOW = Format("tensorflow", intact, crafted)
@@ -312,6 +322,16 @@ SAVED: dict[str, Callable[[Path], Path]] = {
 def saved_crafted() -> Iterator[Mutant]:
     for name, write in SAVED.items():
         yield Mutant(f"SavedModel: {name}", write)
+
+
+def saved_named(folder: Path, name: str) -> Path:
+    """The input, and every node of the layers, called after `name`."""
+    path = saved(folder) / "saved_model.pb"
+    said, data = name.encode(errors="surrogatepass"), path.read_bytes()
+    for old in (b"lstm", b"dense_1", b"keras_tensor"):
+        data = renamed(data, old, said + b" " + old[:1])
+    path.write_bytes(data)
+    return path.parent
 
 
 SAVED_MODEL = Format("saved_model", saved, saved_crafted)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from corpus import NAMES, Format, Mutant, model
 
-from ifgo import formats
+from ifgo import formats, limits
 
 
 def intact(folder: Path) -> Path:
@@ -27,15 +28,17 @@ def _word(place: int, value: int) -> Callable[[Path], Path]:
     return write
 
 
-def _named(name: str) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        path = intact(folder)
-        data = path.read_bytes()
-        said = name.encode(errors="surrogatepass")[:9].ljust(9, b" ")
-        path.write_bytes(data.replace(b"lstm0.c", said[:7]).replace(b"lstm0", said[:5]))
-        return path
-
-    return write
+def named(folder: Path, name: str) -> Path:
+    """Every tensor of the LSTM called after `name`, over a name of as many bytes."""
+    said = name.encode(errors="surrogatepass")
+    held = "N" * len(said)
+    with limits.using(limits.Limits(name_chars=2**20)):
+        formats.save(model(name=held), folder / "m.tflite", allow_lossy=True)
+    path = folder / "m.tflite"
+    data = path.read_bytes()
+    assert held.encode() in data
+    path.write_bytes(data.replace(held.encode(), said))
+    return path
 
 
 def _padded(folder: Path) -> Path:
@@ -50,7 +53,7 @@ def crafted() -> Iterator[Mutant]:
         for value in (0, 0x7FFFFFFF, 0xFFFFFFFF):
             yield Mutant(f"tflite: {value:#x} at {place}", _word(place, value))
     for name, text in NAMES.items():
-        yield Mutant(f"tflite: tensor, {name}", _named(text))
+        yield Mutant(f"tflite: tensor, {name}", partial(named, name=text))
     yield Mutant("tflite: megabytes behind it", _padded)
 
 

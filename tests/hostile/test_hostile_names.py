@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from corpus import MARK, NAMES
-from hostile_cases import NAMED
+from hostile_cases import FORMATS, NAMED, NAMELESS
 from presence import missing
 
 import ifgo
@@ -84,13 +84,15 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A format, and what the model without hostile names is emitted as."""
     write, folder = NAMED[request.param], tmp_path_factory.mktemp("plain")
     (folder / "model").mkdir()
-    return write, emitted(write(folder / "model", "plain"), folder)
+    return write, emitted(write(folder / "model", "plain"), folder), request.param
 
 
 @pytest.mark.parametrize("key", list(NAMES))
-def test_names_in_a_model(plain: tuple[Write, dict[str, str]], key: str, tmp_path: Path) -> None:
+def test_names_in_a_model(
+    plain: tuple[Write, dict[str, str], str], key: str, tmp_path: Path
+) -> None:
     """The same files byte for byte as with a harmless name, or a refusal that writes nothing."""
-    write, want = plain
+    write, want, _ = plain
     (tmp_path / "model").mkdir()
     path = write(tmp_path / "model", NAMES[key])
     try:
@@ -110,23 +112,33 @@ def test_names_in_a_model(plain: tuple[Write, dict[str, str]], key: str, tmp_pat
     assert all(char.isprintable() or char == "\n" for char in text)
 
 
-def test_some_names_are_read(plain: tuple[Write, dict[str, str]], tmp_path: Path) -> None:
-    """Else the test above would prove nothing about what is emitted."""
+def test_some_names_are_read(plain: tuple[Write, dict[str, str], str], tmp_path: Path) -> None:
+    """Else the test above would prove nothing about what is emitted; some formats keep none."""
     path = plain[0](tmp_path, NAMES["script"])
-    assert MARK in repr(ifgo.load(path).provenance) + repr(ifgo.load(path).layers)
+    model = ifgo.load(path)
+    assert (MARK in repr(model)) == (plain[2] not in NAMELESS)
+
+
+def test_every_format_is_named() -> None:
+    assert {*NAMED, *NAMELESS} == {form.name for form in FORMATS}
+    assert {*NAMED} & {*NAMELESS} == {"darknet", "stm32_text"}
 
 
 @pytest.mark.parametrize("key", list(FOLDERS))
-def test_names_of_folders(plain: tuple[Write, dict[str, str]], key: str, tmp_path: Path) -> None:
+def test_names_of_folders(
+    plain: tuple[Write, dict[str, str], str], key: str, tmp_path: Path
+) -> None:
     """A model in a folder of that name, deployed into another."""
-    write, want = plain
+    write, want, _ = plain
     place = tmp_path / FOLDERS[key]
     place.mkdir()
     have = emitted(write(place, "plain"), tmp_path / f"out {FOLDERS[key]}")
     assert have == want
 
 
-def test_the_project_compiles(plain: tuple[Write, dict[str, str]], cc: str, tmp_path: Path) -> None:
+def test_the_project_compiles(
+    plain: tuple[Write, dict[str, str], str], cc: str, tmp_path: Path
+) -> None:
     """What is emitted for every name, by the compiler, with trigraphs."""
     (tmp_path / "model").mkdir()
     path = plain[0](tmp_path / "model", NAMES["end of comment"])
@@ -138,7 +150,7 @@ def test_the_project_compiles(plain: tuple[Write, dict[str, str]], cc: str, tmp_
 
 
 @pytest.mark.slow
-def test_the_report_of_a_board(plain: tuple[Write, dict[str, str]], tmp_path: Path) -> None:
+def test_the_report_of_a_board(plain: tuple[Write, dict[str, str], str], tmp_path: Path) -> None:
     """What is measured in the emulator, as a page."""
     for name in ("arm-none-eabi-gcc", "qemu-system-arm"):
         if shutil.which(name) is None:
