@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from raising import raising
 
 from ifgo import backends, limits
 from ifgo.activations import SOFTMAX
-from ifgo.errors import UsageError
+from ifgo.engine import loading, session
+from ifgo.errors import ToolError, UsageError
 from ifgo.model import (
     ActivationLayer,
     Dense,
@@ -32,10 +34,17 @@ TOKENS = Model((TokenInput(5),), (Embedding("embed", weights(1, 5, 2)), lstm()))
 X = weights(9, 3, 4, 2, scale=1.0)
 
 
+@pytest.fixture(params=["engine", "exact", "truth"])
+def on(request: pytest.FixtureRequest) -> str:
+    """Each backend that computes in this process."""
+    if request.param == "engine":
+        request.getfixturevalue("native")
+    return request.param
+
+
 # -- shapes and dtypes ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("on", ["exact", "truth"])
 def test_batched_and_not(on: str) -> None:
     y, state = backends.run(MODEL, X[:1], on=on)
     alone, again = backends.run(MODEL, X[0], on=on)
@@ -45,41 +54,70 @@ def test_batched_and_not(on: str) -> None:
     assert all((state[key] == again[key]).all() for key in state)
 
 
-@pytest.mark.parametrize(("on", "dtype"), [("exact", np.float32), ("truth", np.float64)])
-def test_dtypes(on: str, dtype: Any) -> None:
+def test_dtypes(on: str) -> None:
+    dtype = np.float64 if on == "truth" else np.float32
     for x in (X, X.astype(np.float64), np.ones((3, 4, 2), np.int8), X.tolist()):
         y, state = backends.run(MODEL, x, on=on)
         assert y.dtype == dtype
         assert {array.dtype for array in state.values()} == {np.dtype(dtype)}
 
 
-def test_x_is_rounded_to_float32_once() -> None:
+def test_x_is_rounded_to_float32_once(on: str) -> None:
     """float64 input gives the bits of its float32 neighbour, on truth too."""
     x = X.astype(np.float64) * (1 + 1e-9)
-    for on in ("exact", "truth"):
-        assert (backends.run(MODEL, x, on=on)[0] == backends.run(MODEL, X, on=on)[0]).all()
+    assert (backends.run(MODEL, x, on=on)[0] == backends.run(MODEL, X, on=on)[0]).all()
 
 
 def test_tokens_of_any_number_type() -> None:
-    wanted, _ = backends.run(TOKENS, [[0, 4, 2]])
+    wanted, _ = backends.run(TOKENS, [[0, 4, 2]], on="exact")
     for dtype in (np.uint8, np.int64, np.float32):
-        y, _ = backends.run(TOKENS, np.array([0, 4, 2], dtype))
+        y, _ = backends.run(TOKENS, np.array([0, 4, 2], dtype), on="exact")
         assert (y == wanted[0]).all()
 
 
 def test_states_are_carried() -> None:
-    whole, end = backends.run(MODEL, X)
-    first, state = backends.run(MODEL, X[:, :3])
-    second, final = backends.run(MODEL, X[:, 3:], state)
+    whole, end = backends.run(MODEL, X, on="exact")
+    first, state = backends.run(MODEL, X[:, :3], on="exact")
+    second, final = backends.run(MODEL, X[:, 3:], state, on="exact")
     assert (np.concatenate([first, second], axis=1) == whole).all()
     assert all((final[key] == end[key]).all() for key in end)
 
 
-NAMES = "truth, exact, c99, c99:contracted, qemu:BOARD, qemu:BOARD:contracted"
+NAMES = "engine, truth, exact, c99, c99:contracted, qemu:BOARD, qemu:BOARD:contracted"
 
 
 def test_names() -> None:
     assert ", ".join(backends.NAMES) == NAMES
+
+
+# -- the one that is taken where none is named --
+
+
+def test_the_engine_is_the_usual_one(native: Any) -> None:
+    assert backends.usual(MODEL) == "engine"
+    wanted, final = backends.run(MODEL, X, on="engine")
+    y, state = MODEL.run(X)
+    assert y.tobytes() == wanted.tobytes()
+    assert all(state[key].tobytes() == final[key].tobytes() for key in final)
+    assert y.tobytes() != MODEL.run(X, on="exact")[0].tobytes()
+
+
+def test_exact_where_the_engine_has_no_kernel(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "beyond_stages", lambda model: "layer lstm: something new")
+    assert backends.usual(MODEL) == "exact"
+    assert MODEL.run(X)[0].tobytes() == MODEL.run(X, on="exact")[0].tobytes()
+
+
+def test_exact_where_there_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(loading, "import_module", absent)
+    monkeypatch.setattr(loading, "_FOLDER", tmp_path)
+    assert backends.usual(MODEL) == "exact"
+    assert MODEL.run(X)[0].tobytes() == MODEL.run(X, on="exact")[0].tobytes()
+    with pytest.raises(ToolError, match=r"^the compiled engine is not installed"):
+        MODEL.run(X, on="engine")
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -118,8 +156,8 @@ BACKENDS = f"expected one of {NAMES}"
         (
             MODEL,
             X,
-            {"on": None},
-            f"unknown backend 'None', {BACKENDS}",
+            {"on": 3},
+            f"unknown backend '3', {BACKENDS}",
         ),
         # shapes
         (MODEL, None, {}, "x has shape (), expected (B, T, 2) or (T, 2)"),
@@ -184,7 +222,7 @@ BACKENDS = f"expected one of {NAMES}"
         (MODEL, X, {"state": {"h9": 0}}, "the state has an array 'h9', expected only h0, c0"),
     ],
 )
-@pytest.mark.parametrize("on", ["exact", "truth", "c99"])
+@pytest.mark.parametrize("on", ["engine", "exact", "truth", "c99"])
 def test_refusals(model: Model, x: Any, options: Any, message: str, on: str) -> None:
     with refused(UsageError, message):
         model.run(x, **({"on": on} | options))
@@ -227,15 +265,15 @@ def test_each_sequence_is_run_alone(model: Model) -> None:
         for key in (f"h{k}", f"c{k}")
     }
     lengths = [6, 2, 6, 1]
-    y, final = model.run(x, start, lengths=lengths)
+    y, final = model.run(x, start, lengths=lengths, on="exact")
     head = model.layers[max(i for i, la in enumerate(model.layers) if la in model.recurrent) + 1 :]
     width = model.sizes()[len(model.layers) - len(head) - 1]
     padding = np.zeros((1, width), np.float32)
     if head:
-        padding, _ = Model((FeatureInput(width),), head).run(padding)
+        padding, _ = Model((FeatureInput(width),), head).run(padding, on="exact")
     for row, length in enumerate(lengths):
         alone = {key: array[:, row : row + 1] for key, array in start.items()}
-        wanted, end = model.run(x[row : row + 1, :length], alone)
+        wanted, end = model.run(x[row : row + 1, :length], alone, on="exact")
         assert (y[row, :length] == wanted[0]).all()
         assert (y[row, length:] == padding[0]).all()
         for key, array in end.items():
@@ -250,14 +288,14 @@ def test_a_vector_is_that_of_each_last_step() -> None:
         (LastStep("last"),),
     ):
         model = chain(*layers)
-        y, _ = model.run(X, lengths=[1, 4, 3])
+        y, _ = model.run(X, lengths=[1, 4, 3], on="exact")
         for row, length in enumerate([1, 4, 3]):
-            assert (y[row] == model.run(X[row, :length])[0]).all()
+            assert (y[row] == model.run(X[row, :length], on="exact")[0]).all()
 
 
 def test_a_length_of_zero_ends_in_zeros() -> None:
     start = {"h0": ones(1, 3, 3), "c0": ones(1, 3, 3)}
-    y, final = MODEL.run(X, start, lengths=[4, 0, 4])
+    y, final = MODEL.run(X, start, lengths=[4, 0, 4], on="exact")
     bias = MODEL.arrays["dense.bias"]
     assert (y[1] == bias).all()
     assert not final["h0"][:, 1].any()
@@ -266,18 +304,16 @@ def test_a_length_of_zero_ends_in_zeros() -> None:
 
 
 def test_lengths_of_zero_only() -> None:
-    y, final = MODEL.run(X, lengths=[0, 0, 0])
+    y, final = MODEL.run(X, lengths=[0, 0, 0], on="exact")
     assert (y == MODEL.arrays["dense.bias"]).all()
     assert not final["c0"].any()
 
 
-def test_steps_that_stand_alone_do_not_care() -> None:
+def test_steps_that_stand_alone_do_not_care(on: str) -> None:
     model = chain(Dense("d", weights(1, 3, 2), weights(2, 3)))
-    for on in ("exact", "truth"):
-        assert (model.run(X, lengths=[1, 2, 0], on=on)[0] == model.run(X, on=on)[0]).all()
+    assert (model.run(X, lengths=[1, 2, 0], on=on)[0] == model.run(X, on=on)[0]).all()
 
 
-@pytest.mark.parametrize("on", ["exact", "truth"])
 def test_a_vector_of_no_steps_is_what_follows_from_zeros(on: str) -> None:
     head = dense("d", 3)
     y, final = chain(lstm(), LastStep("last"), head).run(X, lengths=[4, 0, 2], on=on)
@@ -288,7 +324,6 @@ def test_a_vector_of_no_steps_is_what_follows_from_zeros(on: str) -> None:
     assert y[0].any()
 
 
-@pytest.mark.parametrize("on", ["exact", "truth"])
 def test_a_flatten_takes_the_padding_too(on: str) -> None:
     model, flat = chain(lstm()), chain(lstm(), Flatten("flat", 4))
     y, _ = model.run(X, lengths=[4, 0, 2], on=on)
@@ -310,7 +345,6 @@ def test_go_backwards_reverses_each_sequence_within_its_length(on: str) -> None:
             assert all(np.abs(final[k][:, row] - end[k][:, 0]).max() <= reordered for k in end)
 
 
-@pytest.mark.parametrize("on", ["exact", "truth"])
 def test_lengths_inside_residuals(on: str) -> None:
     model = chain(Residual("skip", (lstm(),), 2))
     y, _ = model.run(X, lengths=[4, 1, 2], on=on)

@@ -55,7 +55,7 @@ def test_float64_weights_that_are_float32_values_are_taken() -> None:
     x = draw(1, 4, 3)
     narrow = chain(Recurrent("r", cell(weight_ih=wide.weight_ih.astype(np.float32))))
     assert lower(chain(Recurrent("r", wide))).sweeps
-    assert narrow.run(x)[0].dtype == np.float32
+    assert narrow.run(x, on="exact")[0].dtype == np.float32
 
 
 def test_float64_weights_that_would_round_are_refused() -> None:
@@ -111,7 +111,7 @@ def test_no_bias_starts_from_zero_and_a_forget_bias_alone_is_one() -> None:
 def test_sums_run_in_ascending_order_without_fusing() -> None:
     """1e8 + 1 − 1e8 is 0 in ascending float32 order, 1 in any other."""
     weight = np.array([[1e8, 1.0, -1e8]], dtype=np.float32)
-    y, _ = Model((FeatureInput(3),), (Dense("d", weight),)).run(np.ones((1, 1, 3)))
+    y, _ = Model((FeatureInput(3),), (Dense("d", weight),)).run(np.ones((1, 1, 3)), on="exact")
     assert y.item() == 0.0
     assert any(isinstance(i, Affine) for i in lower(chain(Dense("d", weight))).sweeps[0].body)
 
@@ -128,7 +128,7 @@ def test_constants_that_leave_float32_are_refused() -> None:
         lower(chain(Recurrent("r", cell(activations=(SIGMOID, steep, TANH)))))
 
 
-@pytest.mark.parametrize("on", ["exact", "c99"])
+@pytest.mark.parametrize("on", ["engine", "exact", "c99"])
 def test_a_flatten_takes_one_length_only(on: str) -> None:
     model = chain(Recurrent("r", cell()), Flatten("flat", 5))
     for steps in (4, 6):
@@ -179,10 +179,10 @@ import ctypes, numpy as np
 import ifgo
 from ifgo.model import Dense, FeatureInput, Model
 model = Model((FeatureInput(1),), (Dense("d", np.ones((1, 1), np.float32)),))
-model.run(np.ones((1, 1, 1)))
+model.run(np.ones((1, 1, 1)), on="exact")
 ctypes.CDLL({str(library)!r})
 try:
-    model.run(np.ones((1, 1, 1)))
+    model.run(np.ones((1, 1, 1)), on="exact")
 except ifgo.ToolError as error:
     print(error)
 """

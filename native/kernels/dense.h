@@ -10,7 +10,7 @@ INLINE vec activate(int activation, vec x) {
     switch (activation) {
     case IFGO_TANH: return v_tanh(x);
     case IFGO_SIGMOID: return v_sigmoid(x);
-    case IFGO_RELU: return v_max(x, v_zero());
+    case IFGO_RELU: return v_max(v_zero(), x);
     default: return x;
     }
 }

@@ -26,9 +26,9 @@ INLINE void v_store(float *p, vec x) { _mm512_store_ps(p, x); }
 INLINE void v_store_any(float *p, vec x) { _mm512_storeu_ps(p, x); }
 INLINE vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); }
+/* Of a NaN in b, v_max and v_min make a NaN; of one in a they may make b. */
 INLINE vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 INLINE vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
-INLINE vec v_bound(vec x, float b) { return _mm512_range_ps(x, _mm512_set1_ps(b), 2); }
 INLINE vec v_round(vec x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vec v_scale(vec x, vec n) { return _mm512_scalef_ps(x, n); }
 INLINE vec v_estimate(vec d) { return _mm512_rcp14_ps(d); }
@@ -122,7 +122,6 @@ INLINE vec_int v_integer(vec x) { return (vec_int){(int32_t)x[0], (int32_t)x[1],
 
 #endif
 
-INLINE vec v_bound(vec x, float b) { return v_max(v_min(x, v_all(b)), v_all(-b)); }
 /* x · 2^n for integral n with a normal result. */
 INLINE vec v_scale(vec x, vec n) { return x * (vec)((v_integer(n) + 127) << 23); }
 INLINE float v_sum(vec x) {
@@ -156,6 +155,9 @@ INLINE void v_store_part(float *p, vec x, ptrdiff_t n) {
 #define PANEL (4 * LANES) /* columns of a packed panel: one block of units with its four gates */
 
 INLINE vec v_zero(void) { return v_all(0.0f); }
+
+/* x, but within [-b, b]; a NaN stays one. */
+INLINE vec v_bound(vec x, float b) { return v_min(v_all(b), v_max(v_all(-b), x)); }
 
 /* 1/d within 2 ulp, for d in the normal range. */
 INLINE vec v_inverse(vec d) {

@@ -33,9 +33,26 @@ def _exact(
     return done.y, dict(done.state)
 
 
-NAMES: Final = ("truth", "exact", "c99", "c99:contracted", "qemu:BOARD", "qemu:BOARD:contracted")
-"""What `on` takes. "truth" stands apart, it computes in float64; qemu:BOARD runs the emitted C on
-the emulated board of that name; contracted is the variant of the emitted C that may fuse."""
+def _engine(
+    model: Model, x: NDArray[Any], state: State, lengths: Lengths
+) -> tuple[NDArray[Any], State]:
+    from ifgo.engine.session import Session
+
+    return Session(model).compute(x, state, lengths)
+
+
+NAMES: Final = (
+    "engine",
+    "truth",
+    "exact",
+    "c99",
+    "c99:contracted",
+    "qemu:BOARD",
+    "qemu:BOARD:contracted",
+)
+"""What `on` takes. "engine" is the compiled one; "truth" stands apart, it computes in float64;
+qemu:BOARD runs the emitted C on the emulated board of that name; contracted is the variant of the
+emitted C that may fuse."""
 
 EMULATED: Final = "qemu:"
 
@@ -49,10 +66,24 @@ def split_variant(on: str) -> tuple[str, Variant]:
     return on, "exact"
 
 
+def usual(model: Model) -> str:
+    """The backend where none is named: "engine" where it is installed and computes `model`, else
+    "exact". Raises UsageError or UnsupportedError where IFGO_ISA names what cannot be."""
+    from ifgo.engine.loading import available
+
+    if not available():
+        return "exact"
+    from ifgo.engine.session import beyond_stages
+
+    return "engine" if beyond_stages(model) is None else "exact"
+
+
 def backend(on: str) -> Backend:
     """The float32 backend called `on`. Raises UsageError on an unknown name or board."""
     if on == "exact":
         return _exact
+    if on == "engine":
+        return _engine
     base, variant = split_variant(on)
     if base == "c99":
         from ifgo.targets import c99
@@ -85,14 +116,16 @@ def run(
     state: Mapping[str, ArrayLike] | None = None,
     *,
     lengths: Sequence[int] | NDArray[Any] | None = None,
-    on: str = "exact",
+    on: str | None = None,
 ) -> tuple[NDArray[Any], State]:
     """Compute `model`; the arguments and results are those of Model.run.
 
-    y and the state are float32 (float64 on truth). Raises UsageError where x, state, lengths or
-    on do not fit, UnsupportedError where the backend cannot compute the model.
+    on: one of NAMES, or None for `usual`. y and the state are float32 (float64 on truth). Raises
+    UsageError where x, state, lengths or on do not fit, UnsupportedError where the backend cannot
+    compute the model, ToolError where what it needs is not installed.
     """
-    chosen = None if on == "truth" else backend(str(on))
+    on = usual(model) if on is None else str(on)
+    chosen = None if on == "truth" else backend(on)
     ready = prepare(model, x, lengths)
     batch = ready.x.shape[0]
     if chosen is None:

@@ -223,12 +223,13 @@ class Model:
         state: State | None = None,
         *,
         lengths: Sequence[int] | None = None,
-        on: str = "exact",
+        on: str | None = None,
     ) -> tuple[Any, State]:
         """Compute the model. x: (B, T, I) or (T, I), tokens (B, T) or (T,).
 
         state: {"h0": (D, B, P), "c0": (D, B, H), ...}, k counting the recurrent layers; None
-        starts as the model says. lengths: (B,). on: "exact", "truth" or "c99".
+        starts as the model says. lengths: (B,). on: "engine", "exact", "truth", "c99" or another of
+        backends.NAMES; None is engine where it is installed and computes the model, else exact.
         Returns (y, state): y (B, T, ·), or (B, ·) where the chain ends in a vector, without B if
         x had none. Raises UsageError on input that does not fit.
         """

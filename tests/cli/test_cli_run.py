@@ -8,6 +8,7 @@ import pytest
 import ifgo as package
 from ifgo.cli import data
 from ifgo.cli.new import random_model
+from ifgo.engine import loading
 from ifgo.model import Embedding, FeatureInput, Model, Output, Recurrent, TokenInput
 
 
@@ -16,11 +17,15 @@ def y(tmp_path):
     return tmp_path / "y.npy"
 
 
-def test_exact_is_the_default(ifgo, model, model_file, x, y):
+@pytest.mark.parametrize("on", ["engine", "exact"])
+def test_the_engine_is_the_default_where_it_is(
+    native, ifgo, model, model_file, x, y, on, monkeypatch
+):
+    monkeypatch.setattr(loading, "available", lambda: on == "engine")
     done = ifgo("run", model_file, "--input", x, "--output", y)
     assert (done.code, done.out) == (0, "")
-    assert done.err == f"{y}: float32 (3, 8, 1), computed on exact\n"
-    have, want = np.load(y), model.run(np.load(x))[0]
+    assert done.err == f"{y}: float32 (3, 8, 1), computed on {on}\n"
+    have, want = np.load(y), model.run(np.load(x), on=on)[0]
     assert have.dtype == np.float32
     assert have.tobytes() == want.tobytes()
 
@@ -35,7 +40,7 @@ def test_truth_is_rounded_to_float32(ifgo, model, model_file, x, y):
 def test_c99_gives_the_bits_of_exact(ifgo, cc, model_file, x, y, tmp_path):
     exact = tmp_path / "exact.npy"
     assert ifgo("run", model_file, "--input", x, "--output", y, "--on", "c99").code == 0
-    assert ifgo("run", model_file, "--input", x, "--output", exact).code == 0
+    assert ifgo("run", model_file, "--input", x, "--output", exact, "--on", "exact").code == 0
     assert y.read_bytes() == exact.read_bytes()
 
 
@@ -105,7 +110,8 @@ def test_text_of_vectors():
 
 def test_json(ifgo, model_file, x, y, tmp_path):
     state = tmp_path / "s.npz"
-    done = ifgo("run", model_file, "--input", x, "--output", y, "--state-out", state, "--json")
+    files = ("--input", x, "--output", y, "--state-out", state)
+    done = ifgo("run", model_file, *files, "--on", "exact", "--json")
     assert done.json == {
         "model": str(model_file),
         "on": "exact",
@@ -285,7 +291,7 @@ def test_a_model_that_puts_out_states_alone_says_what_y_is(ifgo, x, y, tmp_path)
     only = Model((FeatureInput(2),), (layer,), (Output("c_n", layers=(layer.name,)),))
     file = tmp_path / "states.ifgo"
     package.save(only, file)
-    assert ifgo("run", file, "--input", x, "--output", y).err == (
+    assert ifgo("run", file, "--input", x, "--output", y, "--on", "exact").err == (
         f"{y}: float32 (3, 8, 4), computed on exact\n"
         "the outputs of the model are final states alone (--state-out); these are the values at "
         "the end of its layers\n"

@@ -24,7 +24,7 @@ def test_seeded_input_and_c99(ifgo, cc, model, model_file):
 def test_data_and_states(ifgo, model, model_file, x, tmp_path):
     both = tmp_path / "both.npz"
     values = np.load(x)
-    state = model.run(values)[1]
+    state = model.run(values, on="exact")[1]
     np.savez(both, x=values, **state)
     done = ifgo("verify", model_file, "--input", both, "--against", "c99", "--json")
     assert done.code == 0
@@ -73,8 +73,8 @@ def test_unknown_runtime(ifgo, model_file, runtime):
     done = ifgo("verify", model_file, "--against", runtime)
     assert (done.code, done.error) == (
         2,
-        f"unknown runtime '{runtime}', expected one of c99, c99:contracted, onnxruntime, torch, "
-        "qemu:BOARD, qemu:BOARD:contracted",
+        f"unknown runtime '{runtime}', expected one of engine, c99, c99:contracted, onnxruntime, "
+        "torch, qemu:BOARD, qemu:BOARD:contracted",
     )
 
 

@@ -186,7 +186,7 @@ def test_time_first_and_two_outputs_run_in_their_own_layout(tmp_path: Path) -> N
     assert found.findings[-1].verdict == "within global bound"
 
 
-KNOWN = "c99, c99:contracted, onnxruntime, torch, qemu:BOARD, qemu:BOARD:contracted"
+KNOWN = "engine, c99, c99:contracted, onnxruntime, torch, qemu:BOARD, qemu:BOARD:contracted"
 
 
 @pytest.mark.parametrize(

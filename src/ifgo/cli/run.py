@@ -26,11 +26,11 @@ from ifgo.errors import UsageError
 @click.option(
     "--on",
     metavar="BACKEND",
-    default="exact",
-    show_default=True,
-    help="truth: float64. exact: the float32 reference. c99: emitted, compiled and run. "
+    help="engine: compiled, fast. truth: float64. exact: the float32 reference, to the bit. c99: "
+    "emitted, compiled and run. "
     "qemu:BOARD: on an emulated Cortex-M board. c99:contracted, qemu:BOARD:contracted: their "
-    "variant with fused products and sums.",
+    "variant with fused products and sums. [default: engine where it is installed and computes the "
+    "model, else exact]",
 )
 @click.option("--state-in", metavar="S.npz", help="Initial states h0, c0, h1, ...")
 @click.option("--state-out", metavar="S.npz", help="Where the final states go.")
@@ -40,7 +40,7 @@ def command(
     source: Source,
     input_: str,
     output: str,
-    on: str,
+    on: str | None,
     state_in: str | None,
     state_out: str | None,
     as_json: bool,
@@ -60,6 +60,7 @@ def command(
         data.check_destination(state_out, ".npz")
     model = source.load()
     given = data.read(input_, model, state_in)
+    on = backends.usual(model) if on is None else on
     result, final = backends.run(model, given.x, given.state, lengths=given.lengths, on=on)
     with np.errstate(over="ignore"):
         y = result.astype(np.float32)

@@ -6,6 +6,7 @@ fastest backend.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -47,6 +48,19 @@ def native() -> ModuleType:
     if module.isa() is None:
         raise _refused_isa(module.wanted_isa, module.isas(), module.built_isas())
     return module
+
+
+def available() -> bool:
+    """Whether there is an engine that runs here. Raises as `native` where IFGO_ISA is at fault."""
+    try:
+        native()
+    except ToolError:
+        return False
+    except UnsupportedError:
+        if os.environ.get("IFGO_ISA"):
+            raise
+        return False
+    return True
 
 
 def _missing() -> ToolError:

@@ -5,8 +5,10 @@ Letters: B batch, T time, I input features, P output size of a cell, D direction
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +34,9 @@ from ifgo.layers import (
     Residual,
     Scale,
 )
+from ifgo.lower import lower
 from ifgo.model import Model, walk
+from ifgo.program import require_steps
 from ifgo.reference import float32 as exact
 
 Precision = Literal["float32"]
@@ -53,7 +57,7 @@ def beyond_stages(model: Model) -> str | None:
 
 
 class Session:
-    """A model packed once, to run on many batches.
+    """A model packed once, to run on many batches; its sessions share what is packed.
 
     run(x, state, lengths=...) takes and returns what Model.run does. threads: None lets the engine
     choose by size, 1 to 64 force; results do not depend on it. A Session may be used from several
@@ -77,15 +81,7 @@ class Session:
             )
         self.model = model
         self.threads = threads or 0
-        self._native = native()
-        self._packed: dict[str, Any] = {}
-        for layer in walk(model.layers):
-            if isinstance(layer, Recurrent):
-                self._packed[layer.name] = [pack(cell) for cell in layer.cells.values()]
-            elif isinstance(layer, Dense):
-                self._packed[layer.name] = pack_dense(layer)
-        self._positions = {layer.name: k for k, layer in enumerate(model.recurrent)}
-        self._tapes: list[Any] = []
+        self._packed = _packed(model)
 
     def run(
         self,
@@ -104,21 +100,49 @@ class Session:
         self, x: NDArray[Any], state: states.State, lengths: NDArray[np.intp] | None
     ) -> tuple[F32, states.State]:
         """`run` on input that has been checked, with a complete state."""
-        tape = self._tapes.pop() if self._tapes else self._native.Tape()
-        flow = _Flow(self, tape, x, state, lengths)
+        packed = self._packed
+        require_steps(packed.shape, x.shape[1])
+        tape = packed.tapes.pop() if packed.tapes else native().Tape()
+        flow = _Flow(packed, self.threads, tape, x, state, lengths)
         try:
-            flow.chain(self.model.layers)
+            flow.chain(packed.layers)
         finally:
-            self._tapes.append(tape)
+            packed.tapes.append(tape)
         return flow.value, flow.final
 
-    def packed(self, layer: Layer) -> Any:
-        """What stands for `layer` in the engine."""
-        return self._packed[layer.name]
 
-    def position(self, layer: Recurrent) -> int:
-        """k of the layer's state keys."""
-        return self._positions[layer.name]
+class _Packed:
+    """The layers of a model as the kernels read them. It holds no Model, so that it dies with it.
+
+    shape: its program without the instructions. tapes: what calls worked in, to be used again.
+    Raises what `lower` raises.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.shape = replace(lower(model), sweeps=())
+        self.layers = model.layers
+        self.positions = {layer.name: k for k, layer in enumerate(model.recurrent)}
+        self.tapes: list[Any] = []
+        self._of: dict[str, Any] = {}
+        for layer in walk(model.layers):
+            if isinstance(layer, Recurrent):
+                self._of[layer.name] = [pack(cell) for cell in layer.cells.values()]
+            elif isinstance(layer, Dense):
+                self._of[layer.name] = pack_dense(layer)
+
+    def of(self, layer: Layer) -> Any:
+        """What stands for `layer` in the engine."""
+        return self._of[layer.name]
+
+
+_kept: Final[MutableMapping[Model, _Packed]] = WeakKeyDictionary()
+
+
+def _packed(model: Model) -> _Packed:
+    found = _kept.get(model)
+    if found is None:
+        found = _kept[model] = _Packed(model)
+    return found
 
 
 class _Flow:
@@ -126,13 +150,14 @@ class _Flow:
 
     def __init__(
         self,
-        session: Session,
+        packed: _Packed,
+        threads: int,
         tape: Any,
         x: NDArray[Any],
         state: states.State,
         lengths: NDArray[np.intp] | None,
     ) -> None:
-        self.session, self.tape, self.start = session, tape, state
+        self.packed, self.threads, self.tape, self.start = packed, threads, tape, state
         self.value: NDArray[Any] = x
         self.lengths = lengths
         self.final: states.State = {}
@@ -166,7 +191,7 @@ class _Flow:
             case RepeatVector():
                 return np.repeat(x[:, None, :], layer.steps, axis=1)
             case Flatten():
-                return self.flatten(layer)
+                return self.flatten()
             case Residual():
                 self.chain(layer.layers)
                 total = self.value.copy()
@@ -182,7 +207,7 @@ class _Flow:
         x = self.value
         rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
         y = np.empty((rows.shape[0], layer.weight.shape[0]), np.float32)
-        self.session.packed(layer).run(rows, y, self.session.threads)
+        self.packed.of(layer).run(rows, y, self.threads)
         y = y.reshape(*x.shape[:-1], -1)
         return y if layer.activation.name in DENSE_ACTIVATIONS else activate(layer.activation, y)
 
@@ -195,14 +220,8 @@ class _Flow:
         y = (self.value - float32(layer.mean)) * float32(factor)
         return y if layer.bias is None else y + float32(layer.bias)
 
-    def flatten(self, layer: Flatten) -> F32:
+    def flatten(self) -> F32:
         x = self.value
-        if x.shape[1] != layer.steps:
-            raise UnsupportedError(
-                f"gets {x.shape[1]} steps",
-                where=f"layer {layer.name}",
-                expected=f"exactly {layer.steps}",
-            )
         self.lengths = None
         return np.ascontiguousarray(x).reshape(x.shape[0], -1)
 
@@ -229,7 +248,7 @@ class _Flow:
         whole = new((batch, steps, width * layer.directions), np.float32)
         parts: list[F32] = []
         finals: dict[str, list[F32]] = {"h": [], "c": []}
-        k = self.session.position(layer)
+        k = self.packed.positions[layer.name]
         wanted = None if lengths is None else lengths.astype(np.int64)
         for d, (direction, cell) in enumerate(layer.cells.items()):
             h, c = self.start[f"h{k}"][d], self.start[f"c{k}"][d]
@@ -240,12 +259,12 @@ class _Flow:
             c_n = np.empty((batch, cell.hidden_size), np.float32)
             part = whole[:, :, d * width : (d + 1) * width]
             native().forward(
-                self.session.packed(layer)[d],
+                self.packed.of(layer)[d],
                 self.tape,
                 x,
                 part,
                 reverse=direction == "backward",
-                threads=self.session.threads,
+                threads=self.threads,
                 lengths=wanted,
                 h0=float32(h),
                 c0=float32(c),

@@ -1,8 +1,8 @@
 """Verification: any runtime against the reference, per layer, gate and time step.
 
 `exact` (the interpreter) is judged by float64 truth through local bounds, and so is the contracted
-variant of emitted C; `c99` must repeat the interpreter's bits; `onnxruntime` and `torch` are
-judged layer by layer by local bounds.
+variant of emitted C; `c99` must repeat the interpreter's bits; `engine`, `onnxruntime` and `torch`
+are judged layer by layer by local bounds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ifgo.verification.report import Verification
 __all__ = ["RUNTIMES", "Finding", "Verification", "verify"]
 
 RUNTIMES: Final = (
+    "engine",
     "c99",
     "c99:contracted",
     "onnxruntime",
@@ -83,6 +84,10 @@ def verify(
         findings += compare.lengths_against_alone(loaded, ready.x, start, ready.lengths, done)
     if "c99" in against:
         findings += compare.c99_against_exact(loaded, ready.x, start, done, ready.lengths)
+    if "engine" in against:
+        from ifgo.verification import engine_runtime
+
+        findings += engine_runtime.against_truth(loaded, ready.x, start, done)
     for name in boards:
         findings += compare.board_against_exact(loaded, ready.x, start, done, name)
     for name in fused:
