@@ -45,6 +45,25 @@ CASES: dict[str, Case] = {
         F,
         "node 'n_out': takes an impossible shape, expected sizes of 0 or more and one -1",
     ),
+    "condition that is none": (
+        after(
+            SQUEEZED,
+            node("Where", "s s s", "s2"),
+            node("Reshape", "y s2", "out"),
+            constants={"s": ints(0, 0, 4)},
+        ),
+        F,
+        "node 'n_s2': chooses by int64, expected a condition of type bool",
+    ),
+    "flag that is none": (
+        after(
+            SQUEEZED,
+            node("Reshape", "y s", "out", allowzero=2),
+            constants={"s": ints(0, 0, 4)},
+        ),
+        F,
+        "node 'n_out': attribute allowzero is 2, expected 0 or 1",
+    ),
     "copied axis": (
         after(SQUEEZED, node("Reshape", "y s", "out"), constants={"s": ints(0, 0, 4, 0)}),
         F,

@@ -420,8 +420,38 @@ def test_many_offsets_to_one_table(tmp_path: Path) -> None:
 
 def test_a_huge_shape_without_data(tmp_path: Path) -> None:
     flat, x, y, _ = lstm_file(draw_cell(1))
-    flat.tensors[x] = replace(flat.tensors[x], shape=(2**31 - 1, 2**31 - 1, 2**31 - 1))
+    flat.tensors[x] = replace(flat.tensors[x], shape=(1, 2**31 - 1, 2**31 - 1))
     assert refusal(save(flat, tmp_path / "a.tflite", x, y)).endswith("expected 3")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "says"),
+    [
+        (
+            "state_h",
+            "shape",
+            (1, 5),
+            "keeps its state h in 'state_h', FLOAT32 of shape [1, 5], expected FLOAT32, 4 entries "
+            "for each sequence",
+        ),
+        (
+            "state_c",
+            "type",
+            "FLOAT16",
+            "keeps its state c in 'state_c', FLOAT16 of shape [1, 4], expected FLOAT32, 4 entries "
+            "for each sequence",
+        ),
+        ("y", "type", "INT8", "gives 'y' as INT8, expected FLOAT32"),
+    ],
+)
+def test_a_tensor_that_is_no_constant(
+    tmp_path: Path, name: str, field: str, value: Any, says: str
+) -> None:
+    flat, x, y, _ = lstm_file(draw_cell(1))
+    (k,) = (k for k, tensor in enumerate(flat.tensors) if tensor.name == name)
+    flat.tensors[k] = replace(flat.tensors[k], **{field: value})
+    found = refusal(save(flat, tmp_path / "a.tflite", x, y))
+    assert found == f"operator UNIDIRECTIONAL_SEQUENCE_LSTM #0: {says}"
 
 
 def test_a_field_of_a_newer_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,15 @@ class Attributes:
         """An INT attribute."""
         return cast("int | None", self._take(name, AttributeProto.INT, default))
 
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """An INT attribute that is 0 or 1. Raises FormatError on others, where runtimes differ."""
+        value = self.integer(name, int(default))
+        if value not in (0, 1):
+            raise FormatError(
+                f"attribute {name} is {value}", where=self._node.where, expected="0 or 1"
+            )
+        return bool(value)
+
     def number(self, name: str, default: float | None = None) -> float | None:
         """A FLOAT attribute, as the float32 the file holds. Raises FormatError on NaN, infinity."""
         value = cast("float | None", self._take(name, AttributeProto.FLOAT, default))

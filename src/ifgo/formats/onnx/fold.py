@@ -49,7 +49,7 @@ def _unsqueeze(a: Arguments) -> list[Value]:
 
 
 def _reshape(a: Arguments) -> list[Value]:
-    zero = bool(a.attributes.integer("allowzero", 0))
+    zero = a.attributes.flag("allowzero")
     return [_reshaped(a, reshape_target(a), allow_zero=zero)]
 
 
@@ -312,6 +312,10 @@ def _elementwise(
             values[1] = legacy_operand(a, values[0], values[1])
         arrays = [numbers(value) for value in values]
         one_type(values[1:] if a.node.op == "Where" else values)
+        if a.node.op == "Where" and arrays[0].dtype.kind not in "bO":
+            raise FormatError(
+                f"chooses by {arrays[0].dtype.name}", expected="a condition of type bool"
+            )
         if any(any(value.axes) for value in values):
             raise UnsupportedError(
                 "computes with a constant of open length", expected="a shape known in the file"

@@ -103,7 +103,7 @@ def _matmul(chain: Chain, a: Arguments) -> list[Value]:
 def _gemm(chain: Chain, a: Arguments) -> list[Value]:
     x, w, c = a.value(0), a.value(1), a.optional(2)
     alpha, beta = (a.attributes.number(name, 1.0) or 0.0 for name in ("alpha", "beta"))
-    from_rows, to_rows = (a.attributes.integer(name, 0) for name in ("transA", "transB"))
+    from_rows, to_rows = (a.attributes.flag(name) for name in ("transA", "transB"))
     if a.opset < 7:
         a.attributes.integer("broadcast")
     if not x.signal or from_rows or x.rank != 2:
@@ -232,9 +232,9 @@ def _residual(chain: Chain, x: Value, y: Value) -> Value:
 def _batch_norm(chain: Chain, a: Arguments) -> list[Value]:
     epsilon = a.attributes.number("epsilon", 1e-5) or 0.0
     a.attributes.number("momentum")
-    learns = a.opset < 7 and not a.attributes.integer("is_test", 0)
+    learns = a.opset < 7 and not a.attributes.flag("is_test")
     if a.opset >= 14:
-        learns = bool(a.attributes.integer("training_mode", 0))
+        learns = a.attributes.flag("training_mode")
     if learns or (a.opset < 9 and a.attributes.integer("spatial", 1) != 1):
         raise UnsupportedError("is in training mode", expected="stored statistics per feature")
     value = a.value(0)
@@ -290,7 +290,7 @@ def _dropout(chain: Chain, a: Arguments) -> list[Value]:
     if ratio is not None and numbers(ratio).size == 1:
         rate = float(numbers(ratio).reshape(-1)[0])
     learns = training is not None and numbers(training).any()
-    if learns or (a.opset < 7 and not a.attributes.integer("is_test", 0)):
+    if learns or (a.opset < 7 and not a.attributes.flag("is_test")):
         raise UnsupportedError("is in training mode", expected="a model exported for inference")
     stream, value = chain.layout(a.value(0))
     return [chain.elementwise(stream, value, Dropout("dropout", rate))]

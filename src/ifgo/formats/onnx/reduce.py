@@ -83,9 +83,9 @@ def _reduction(
             raise UnsupportedError("reduces an open axis", expected="a constant of known shape")
         data = _ordered(data) if ordered else data
         axes = a.integers(1, "axes", since=since)
-        keep = bool(a.attributes.integer("keepdims", 1))
+        keep = a.attributes.flag("keepdims", default=True)
         if not axes:
-            idle = a.attributes.integer("noop_with_empty_axes", 0) if a.opset >= since else 0
+            idle = a.opset >= since and a.attributes.flag("noop_with_empty_axes")
             if idle:
                 return [value]
             axes = list(range(data.ndim))

@@ -152,7 +152,7 @@ def _grown(chain: Chain, value: Value, wanted: list[Size]) -> list[Value]:
 
 
 def _reshape(chain: Chain, a: Arguments) -> list[Value]:
-    zero = bool(a.attributes.integer("allowzero", 0))
+    zero = a.attributes.flag("allowzero")
     return _flattened(chain, a, reshape_target(a), zero) or MOVES["Reshape"](a)
 
 

@@ -6,6 +6,7 @@ fused activation is that of the candidate and of the cell at the output; the gat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -114,6 +115,7 @@ class _Side:
         self, graph: Subgraph, operator: Operator, inputs: list[int], direction: str
     ) -> None:
         self.operator = operator
+        self.results = [graph.tensors[k] for k in operator.outputs]
         self.direction = direction
         self.tensors: list[Tensor | None] = [graph.tensors[k] if k >= 0 else None for k in inputs]
         self.sources: dict[str, str] = {}
@@ -144,6 +146,7 @@ class _Side:
                 f"has {units} units, {outputs} outputs and no projection",
                 expected="as many outputs as units, or projection weights",
             )
+        self._require_states(outputs, units)
         clip_cell, clip_projection = (self._clip(name) for name in ("CellClip", "ProjClip"))
         if clip_projection is not None and not projected:
             self.notes.append(
@@ -189,6 +192,29 @@ class _Side:
                     f"takes its state {part} from "
                     + ("nowhere" if state is None else f"tensor {quote(state.name)}"),
                     expected="a variable tensor of its own",
+                )
+
+        for result in self.results:
+            if result.type != "FLOAT32":
+                raise UnsupportedError(
+                    f"gives {quote(result.name)} as {result.type}", expected="FLOAT32"
+                )
+
+    def _require_states(self, *sizes: int) -> None:
+        """States of float32, `sizes` entries for each sequence of the batch."""
+        x = self.tensors[0]
+        axis = 1 if self.operator.options.get("TimeMajor") else 0
+        batch = -1 if x is None or len(x.shape) <= axis else x.shape[axis]
+        for place, part, size in zip(STATES, "hc", sizes, strict=True):
+            state = self.tensors[place]
+            assert state is not None
+            count = math.prod(state.shape)
+            fits = count == batch * size if batch > 0 else count > 0 and count % size == 0
+            if state.type != "FLOAT32" or not fits:
+                raise FormatError(
+                    f"keeps its state {part} in {quote(state.name)}, {state.type} of shape "
+                    f"{list(state.shape)}",
+                    expected=f"FLOAT32, {size} entries for each sequence",
                 )
 
     def _activation(self) -> Activation:
