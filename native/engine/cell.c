@@ -6,21 +6,13 @@
 #include "memory.h"
 #include "packing.h"
 
-/* packed[k][gate][lane] of one block from rows of gates; `back` keeps the values as they are. */
+/* packed[k][gate][lane] of one block from rows of gates, those of i, f and o halved. */
 static void pack_block(const float *weight, ptrdiff_t hidden, ptrdiff_t columns, ptrdiff_t block,
                        ptrdiff_t lanes, float *packed) {
     const ptrdiff_t first = block * lanes, left = hidden - first, units = left < lanes ? left : lanes;
-    enum { NEAR = 64 };
-    for (ptrdiff_t k0 = 0; k0 < columns; k0 += NEAR) {
-        const ptrdiff_t k1 = columns - k0 < NEAR ? columns : k0 + NEAR;
-        for (ptrdiff_t gate = 0; gate < 4; gate++)
-            for (ptrdiff_t u = 0; u < units; u++) {
-                const float *row = weight + (gate * hidden + first + u) * columns;
-                float *to = packed + gate * lanes + u;
-                const float scale = gate == 2 ? 1.0f : 0.5f;
-                for (ptrdiff_t k = k0; k < k1; k++) to[k * 4 * lanes] = scale * row[k];
-            }
-    }
+    for (ptrdiff_t gate = 0; gate < 4; gate++)
+        ifgo_kernels_in_use->pack(weight + (gate * hidden + first) * columns, columns, units,
+                                  columns, gate == 2 ? 1.0f : 0.5f, packed + gate * lanes);
 }
 
 /* packed[panel][block][gate][lane][column of the panel] */

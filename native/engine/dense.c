@@ -9,15 +9,10 @@
 
 void ifgo_pack_panels(const float *weight, ptrdiff_t outputs, ptrdiff_t K, ptrdiff_t panel,
                       float *packed) {
-    enum { NEAR = 64 };
-    for (ptrdiff_t j0 = 0; j0 < outputs; j0 += panel)
-        for (ptrdiff_t k0 = 0; k0 < K; k0 += NEAR) {
-            const ptrdiff_t k1 = K - k0 < NEAR ? K : k0 + NEAR;
-            const ptrdiff_t j1 = outputs - j0 < panel ? outputs : j0 + panel;
-            for (ptrdiff_t j = j0; j < j1; j++)
-                for (ptrdiff_t k = k0; k < k1; k++)
-                    packed[(j0 / panel * K + k) * panel + j - j0] = weight[j * K + k];
-        }
+    const ptrdiff_t lanes = panel / 4;
+    for (ptrdiff_t j = 0; j < outputs; j += lanes)
+        ifgo_kernels_in_use->pack(weight + j * K, K, outputs - j < lanes ? outputs - j : lanes, K,
+                                  1.0f, packed + j / panel * K * panel + j % panel);
 }
 
 void ifgo_pack_columns(const float *weight, ptrdiff_t rows, ptrdiff_t K, ptrdiff_t height,

@@ -6,6 +6,7 @@
 #include "dense.h"
 #include "head.h"
 #include "kernels.h"
+#include "packing.h"
 #include "sequence.h"
 #include "step.h"
 
@@ -19,6 +20,7 @@ extern const ifgo_kernels IFGO_SUFFIXED(ifgo_kernels_, IFGO_ISA);
 const ifgo_kernels IFGO_SUFFIXED(ifgo_kernels_, IFGO_ISA) = {
     .isa = IFGO_STRING(IFGO_ISA),
     .lanes = LANES,
+    .pack = pack_rows_as_columns,
     .run = run,
     .dense = dense,
     .forward = forward,
