@@ -68,6 +68,9 @@ U, F = UnsupportedError, FormatError
 FINITE = (
     ", expected finite weights. Train or export the model again: a NaN or infinity never computes"
 )
+ALONE = (
+    ". Take the LSTM layers alone with --select NAME (select= in Python), see ifgo inspect --lstms"
+)
 BRANCH = ". ifgo has no graphs with branches"
 BIND = (
     ", expected weights in the file and one input for the sequence. Bind inputs that are constants "

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from onnx_cases import AXES, SIZE, UNITS, chain, graph, ints, lstm_weights, node, one_lstm, random
 from onnx_refusals import (
+    ALONE,
     BRANCH,
     KNOWN,
     LAST_AXIS,
@@ -64,7 +65,7 @@ CASES: dict[str, Case] = {
     "two outputs of a node": (
         after(SQUEEZED, node("Dropout", "y", "out mask"), out=TIMED | {"mask": ["T", "B", 4]}),
         U,
-        "node 'n_out': gives 2 outputs, expected only the first 1",
+        "node 'n_out': gives 2 outputs, expected only the first 1" + ALONE,
     ),
     "branch": (
         after(
@@ -75,7 +76,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "outputs 'a' and 'b' are taken from different places of the chain, expected one end, and "
-        "final states beside it. Export a model with one result",
+        "final states beside it. Export a model with one result" + ALONE,
     ),
     "two layers joined": (
         after(
@@ -85,7 +86,9 @@ CASES: dict[str, Case] = {
             node("Concat", "y z", "out", axis=2),
         ),
         U,
-        "mixes the outputs of several layers, expected a chain, one layer after another" + BRANCH,
+        "mixes the outputs of several layers, expected a chain, one layer after another"
+        + BRANCH
+        + ALONE,
     ),
     "two layers into a dense": (
         after(
@@ -98,7 +101,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': mixes the outputs of several layers, expected a chain, one layer after "
-        f"another{BRANCH}",
+        f"another{BRANCH}" + ALONE,
     ),
     "state beside the chain": (
         after(
@@ -108,7 +111,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "output 'Z_h' is the state of an LSTM beside the chain, expected LSTM layers one after "
-        f"another{BRANCH}",
+        f"another{BRANCH}" + ALONE,
     ),
     "given state beside the chain": (
         lambda: chain(
@@ -124,7 +127,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "output 'Z_h' is the state of an LSTM beside the chain, expected LSTM layers one after "
-        f"another{BRANCH}",
+        f"another{BRANCH}" + ALONE,
     ),
     "part of the states": (
         after(
@@ -134,7 +137,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "output 'half' holds the final states in another order or in part, expected whole states, "
-        "each once, along axes of their own",
+        "each once, along axes of their own" + ALONE,
     ),
     "units in another order": (
         after(
@@ -145,7 +148,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "output 'turned' holds the final states in another order or in part, expected whole "
-        "states, each once, along axes of their own",
+        "states, each once, along axes of their own" + ALONE,
     ),
     "one state twice": (
         after(
@@ -155,7 +158,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "output 'twice' holds the final states in another order or in part, expected whole states, "
-        "each once, along axes of their own",
+        "each once, along axes of their own" + ALONE,
     ),
     "input as output": (
         lambda: graph(
@@ -166,7 +169,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "output 'out' holds an input, expected the end of the chain, final hidden states, or final "
-        "cell states",
+        "cell states" + ALONE,
     ),
     "constant output": (
         after(
@@ -176,7 +179,7 @@ CASES: dict[str, Case] = {
             constants={"d": random(2)},
         ),
         U,
-        "output 'out' is a constant, expected outputs that depend on the input",
+        "output 'out' is a constant, expected outputs that depend on the input" + ALONE,
     ),
     "cell state as features": (
         after(
@@ -186,7 +189,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': takes the cell state Y_c of an LSTM as features, expected the output of the "
-        "layer before it",
+        "layer before it" + ALONE,
     ),
     "some features": (
         after(
@@ -196,7 +199,7 @@ CASES: dict[str, Case] = {
             constants={"d": random(2, 2)},
         ),
         U,
-        "node 'n_out': takes 2 of the 4 features before it, expected all of them",
+        "node 'n_out': takes 2 of the 4 features before it, expected all of them" + ALONE,
     ),
     "features in another order": (
         after(
@@ -207,7 +210,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': takes the features before it in another order, expected directions, then "
-        "units, in the order of the weights",
+        "units, in the order of the weights" + ALONE,
     ),
     "features on another axis": (
         after(
@@ -217,7 +220,7 @@ CASES: dict[str, Case] = {
             constants={"d": random(2, 2)},
         ),
         U,
-        f"node 'n_out': {LAST_AXIS}",
+        f"node 'n_out': {LAST_AXIS}" + ALONE,
     ),
     "features of a broadcast input": (
         before(
@@ -226,7 +229,7 @@ CASES: dict[str, Case] = {
             node("Sigmoid", "two", "v"),
         ),
         U,
-        f"node 'n_v': {LAST_AXIS}",
+        f"node 'n_v': {LAST_AXIS}" + ALONE,
     ),
 }
 

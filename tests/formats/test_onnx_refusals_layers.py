@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 from onnx_cases import AXES, INT64, SIZE, UNITS, chain, graph, ints, lstm_weights, node, random
-from onnx_refusals import DOUBLE, F64, FINITE, FROZEN, SQUEEZED, Case, F, U, after, before, refuse
+from onnx_refusals import (
+    ALONE,
+    DOUBLE,
+    F64,
+    FINITE,
+    FROZEN,
+    SQUEEZED,
+    Case,
+    F,
+    U,
+    after,
+    before,
+    refuse,
+)
 
 from ifgo.errors import IfgoError
 
@@ -23,7 +36,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': adds two vectors, expected a residual over a sequence, before its last step "
-        "is taken",
+        "is taken" + ALONE,
     ),
     "repeats of the wrong rank": (
         after(node("Tile", "Y ones", "out"), constants={"ones": ints(1, 1)}),
@@ -34,18 +47,18 @@ CASES: dict[str, Case] = {
         after(SQUEEZED, node("Tile", "y twice", "out"), constants={"twice": ints(1, 1, 2)}),
         U,
         "node 'n_out': copies an axis of more than one entry, expected a vector repeated a known "
-        "number of times",
+        "number of times" + ALONE,
     ),
     # -- layers ---------------------------------------------------------------------------------
     "weight on the left": (
         after(SQUEEZED, node("MatMul", "d y", "out"), constants={"d": random(2, 2)}),
         U,
-        "node 'n_out': has a constant on its left, expected features · weight",
+        "node 'n_out': has a constant on its left, expected features · weight" + ALONE,
     ),
     "weight from the input": (
         after(SQUEEZED, node("MatMul", "y y", "out")),
         U,
-        "node 'n_out': weight 'y' depends on the model's input, expected a constant",
+        "node 'n_out': weight 'y' depends on the model's input, expected a constant" + ALONE,
     ),
     "weight of another type": (
         after(SQUEEZED, node("MatMul", "y d", "out"), constants={"d": random(4, 2, dtype=F64)}),
@@ -55,7 +68,7 @@ CASES: dict[str, Case] = {
     "weight of many axes": (
         after(SQUEEZED, node("MatMul", "y d", "out"), constants={"d": random(1, 4, 2)}),
         U,
-        "node 'n_out': weight 'd' has 3 axes, expected 2",
+        "node 'n_out': weight 'd' has 3 axes, expected 2" + ALONE,
     ),
     "weight of another size": (
         after(SQUEEZED, node("MatMul", "y d", "out"), constants={"d": random(5, 2)}),
@@ -75,7 +88,7 @@ CASES: dict[str, Case] = {
         after(SQUEEZED, node("Add", "y d", "out"), constants={"d": random(5, 1, 1)}),
         U,
         "node 'n_out': weight 'd' has shape (5, 1, 1), expected one number, or one for each of 4 "
-        "features on the last axis",
+        "features on the last axis" + ALONE,
     ),
     "gemm of a transpose": (
         after(
@@ -85,7 +98,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': does not have its features as rows on the left, expected A (B, features), "
-        "transA 0",
+        "transA 0" + ALONE,
     ),
     "alpha": (
         after(
@@ -94,43 +107,56 @@ CASES: dict[str, Case] = {
             constants={"d": random(UNITS, 2)},
         ),
         U,
-        "node 'n_out': alpha is 0.3, expected 1, or a power of two, which folds exactly",
+        "node 'n_out': alpha is 0.3, expected 1, or a power of two, which folds exactly" + ALONE,
     ),
     "subtracted": (
-        after(SQUEEZED, node("Sub", "d y", "out"), constants={"d": random(UNITS)}),
+        after(SQUEEZED, node("Tanh", "y", "a"), node("Sub", "a y", "out")),
         U,
-        "node 'n_out': subtracts a signal, expected a signal minus a constant",
+        "node 'n_out': subtracts two signals, expected a constant on one side" + ALONE,
     ),
     "multiplied": (
         after(SQUEEZED, node("Sigmoid", "y", "gate"), node("Mul", "gate y", "out")),
         U,
-        "node 'n_out': multiplies two signals, expected a constant factor",
+        "node 'n_out': multiplies two signals, expected a constant factor" + ALONE,
     ),
     "added": (
         after(SQUEEZED, node("Tanh", "y", "a"), node("Relu", "y", "b"), node("Add", "a b", "out")),
         U,
         "node 'n_out': adds two signals, expected the output of some layers plus their own input "
-        "(a residual), or a bias",
+        "(a residual), or a bias" + ALONE,
     ),
     "divided": (
-        after(SQUEEZED, node("Div", "y d", "out"), constants={"d": np.float32(3)}),
-        U,
-        "node 'n_out': divides by 'd', expected a power of two, which multiplies exactly",
-    ),
-    "divided by it": (
         after(SQUEEZED, node("Div", "d y", "out"), constants={"d": np.float32(2)}),
         U,
-        "node 'n_out': divides by a signal, expected a power of two",
+        "node 'n_out': divides by a signal, expected a signal divided by a constant" + ALONE,
+    ),
+    "divided by 0": (
+        after(
+            SQUEEZED, node("Div", "y d", "out"), constants={"d": np.array([1, 2, 0, 1], np.float32)}
+        ),
+        U,
+        "node 'n_out': divides by 0, expected divisors whose reciprocals float32 holds" + ALONE,
+    ),
+    "divided by what has no reciprocal": (
+        after(SQUEEZED, node("Div", "y d", "out"), constants={"d": np.float32(2.0**127)}),
+        U,
+        "node 'n_out': divides by 1.70141183e+38, expected divisors whose reciprocals float32 "
+        "holds" + ALONE,
+    ),
+    "negated": (
+        after(SQUEEZED, node("Neg", "y", "out")),
+        U,
+        "node 'n_out': computes with the values of the sequence, expected constants here" + ALONE,
     ),
     "softmax over time": (
         after(SQUEEZED, node("Softmax", "y", "out", axis=0)),
         U,
-        "node 'n_out': normalises along axis 0, expected the last axis, features",
+        "node 'n_out': normalises along axis 0, expected the last axis, features" + ALONE,
     ),
     "softmax of old": (
         after(node("Squeeze", "Y", "y", axes=[1]), node("Softmax", "y", "out"), opset=11),
         U,
-        "node 'n_out': normalises along axis 1, expected the last axis, features",
+        "node 'n_out': normalises along axis 1, expected the last axis, features" + ALONE,
     ),
     "dropout in training": (
         after(
@@ -139,7 +165,7 @@ CASES: dict[str, Case] = {
             constants={"r": np.float32(0.5), "t": np.True_},
         ),
         U,
-        "node 'n_out': is in training mode, expected a model exported for inference",
+        "node 'n_out': is in training mode, expected a model exported for inference" + ALONE,
     ),
     "dropout rate": (
         after(SQUEEZED, node("Dropout", "y r", "out"), constants={"r": np.float32(1.5)}),
@@ -153,7 +179,7 @@ CASES: dict[str, Case] = {
             constants={"d": random(UNITS)},
         ),
         U,
-        "node 'n_out': is in training mode, expected stored statistics per feature",
+        "node 'n_out': is in training mode, expected stored statistics per feature" + ALONE,
     ),
     "batch norm of a vector": (
         after(
@@ -163,22 +189,23 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_h': merges the batch axis with 4 features, expected batch and time kept apart "
-        "from features",
+        "from features" + ALONE,
     ),
     "cast": (
         after(SQUEEZED, node("Cast", "y", "out", to=DOUBLE)),
         U,
-        "node 'n_out': casts float32 to float64, expected one type throughout, or wider tokens",
+        "node 'n_out': casts float32 to float64, expected one type throughout, or wider tokens"
+        + ALONE,
     ),
     "cast to text": (
         after(SQUEEZED, node("Cast", "y", "out", to=TensorProto.STRING)),
         U,
-        "node 'n_out': casts to object, expected a float, integer or boolean type",
+        "node 'n_out': casts to object, expected a float, integer or boolean type" + ALONE,
     ),
     "cast to nothing": (
         after(SQUEEZED, node("Cast", "y", "out", to=99)),
         U,
-        "node 'n_out': casts to element type 99, expected a float, integer or boolean type",
+        "node 'n_out': casts to element type 99, expected a float, integer or boolean type" + ALONE,
     ),
     "embedding axis": (
         before(
@@ -188,7 +215,7 @@ CASES: dict[str, Case] = {
             types={"x": INT64},
         ),
         U,
-        "node 'n_v': looks tokens up along another axis, expected axis 0",
+        "node 'n_v': looks tokens up along another axis, expected axis 0" + ALONE,
     ),
     "embedding of integers": (
         before(
@@ -199,30 +226,30 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_v': looks tokens up in 'e', int64 of shape (5, 3), expected an embedding "
-        "(vocabulary, features) of real numbers",
+        "(vocabulary, features) of real numbers" + ALONE,
     ),
     "lookup by features": (
         after(SQUEEZED, node("Gather", "e y", "out"), constants={"e": random(5, 2)}),
         U,
         "node 'n_out': picks rows by something else than the tokens of an input, expected an "
-        "embedding",
+        "embedding" + ALONE,
     ),
     "first step": (
         after(SQUEEZED, node("Gather", "y first", "out", axis=0), constants={"first": np.int64(0)}),
         U,
-        "node 'n_out': picks entries of the time axis, expected the last step, at most",
+        "node 'n_out': picks entries of the time axis, expected the last step, at most" + ALONE,
     ),
     "last of the batch": (
         after(SQUEEZED, node("Gather", "y last", "out", axis=1), constants={"last": np.int64(-1)}),
         U,
         "node 'n_out': takes the last entry of the batch axis, expected the last step of time "
-        "after an LSTM",
+        "after an LSTM" + ALONE,
     ),
     "all but one step": (
         after(SQUEEZED, node("Slice", "y k1 e k0", "out"), constants={"e": ints(2**60)}),
         U,
         "node 'n_out': cuts the time axis to 1:1152921504606846976:1, expected the whole axis, or "
-        "the last step of time",
+        "the last step of time" + ALONE,
     ),
     "time backwards": (
         after(
@@ -232,7 +259,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "gives its result from the last step to the first, expected the order of time, or a "
-        "backward LSTM whose result stands so",
+        "backward LSTM whose result stands so" + ALONE,
     ),
     "copied sequence": (
         after(
@@ -243,33 +270,33 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': copies the sequence along an axis, expected a vector repeated a known "
-        "number of times",
+        "number of times" + ALONE,
     ),
     "batch squeezed": (
         after(SQUEEZED, node("Squeeze", "y k1", "out")),
         U,
         "node 'n_out': drops the batch axis, expected batch and time kept apart. Export the model "
-        "without squeezing it away",
+        "without squeezing it away" + ALONE,
     ),
     "joined in time": (
         after(SQUEEZED, node("Concat", "y y", "out", axis=0)),
         U,
-        "node 'n_out': joins along the time axis, expected features or states",
+        "node 'n_out': joins along the time axis, expected features or states" + ALONE,
     ),
     "joined with a constant": (
         after(SQUEEZED, node("Concat", "y d", "out", axis=2), constants={"d": random(2, 2, 2)}),
         U,
-        "node 'n_out': joins constants to the sequence, expected one of both",
+        "node 'n_out': joins constants to the sequence, expected one of both" + ALONE,
     ),
     "split in time": (
         after(SQUEEZED, node("Split", "y", "out b", axis=0)),
         U,
-        "node 'n_out': splits an axis of open length, expected features or states",
+        "node 'n_out': splits an axis of open length, expected features or states" + ALONE,
     ),
     "frozen in one place": (
         after(SQUEEZED, node("Reshape", "y s", "out"), constants={"s": ints(5, 2, 4)}),
         U,
-        f"node 'n_out': splits an axis of length ? into parts of 5{FROZEN}",
+        f"node 'n_out': splits an axis of length ? into parts of 5{FROZEN}" + ALONE,
     ),
     "flattened open time": (
         after(
@@ -279,7 +306,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': merges the time axis with 4 features, expected batch and time kept apart "
-        "from features",
+        "from features" + ALONE,
     ),
     "last step of the input": (
         lambda: chain(
@@ -289,7 +316,7 @@ CASES: dict[str, Case] = {
             {"Y": ["T", 1, "B", 4], "out": ["B", SIZE]},
         ),
         U,
-        "node 'n_out': takes the last step of the model's input, expected an LSTM",
+        "node 'n_out': takes the last step of the model's input, expected an LSTM" + ALONE,
     ),
     "output of the batch alone": (
         after(
@@ -301,7 +328,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "outputs 'h' and 'Z' are taken from different places of the chain, expected one end, and "
-        "final states beside it. Export a model with one result",
+        "final states beside it. Export a model with one result" + ALONE,
     ),
     "no features": (
         after(
@@ -349,7 +376,7 @@ CASES: dict[str, Case] = {
             lstm_weights() | AXES | {"three": ints(3)},
         ),
         U,
-        "has no LSTM between its input and its outputs, expected a chain around LSTM nodes",
+        "has no LSTM between its input and its outputs, expected a chain around LSTM nodes" + ALONE,
     ),
     "given state that only gives a shape": (
         lambda: graph(
@@ -366,7 +393,7 @@ CASES: dict[str, Case] = {
             lstm_weights() | AXES | {"minus": ints(-1), "four": ints(4)},
         ),
         U,
-        "input 'h' feeds an LSTM beside the chain, expected LSTM layers one after another",
+        "input 'h' feeds an LSTM beside the chain, expected LSTM layers one after another" + ALONE,
     ),
 }
 

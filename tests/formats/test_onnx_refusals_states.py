@@ -21,6 +21,7 @@ from onnx_cases import (
     random,
 )
 from onnx_refusals import (
+    ALONE,
     BIND,
     DOUBLE,
     F64,
@@ -103,7 +104,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "node 'n_out': takes the row of the last time step, which is padding where a sequence is "
-        "shorter, expected the final state Y_h where sequence_lens is given",
+        "shorter, expected the final state Y_h where sequence_lens is given" + ALONE,
     ),
     # -- states ---------------------------------------------------------------------------------
     "half a state": (
@@ -189,7 +190,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "input 's' does not pack whole states, expected whole states along axes of their own, "
-        "every part used once. Pass h_0 and c_0 as inputs of their own",
+        "every part used once. Pass h_0 and c_0 as inputs of their own" + ALONE,
     ),
     "units and batch mixed": (
         lambda: chain(
@@ -215,13 +216,13 @@ CASES: dict[str, Case] = {
         ),
         U,
         "input 's' does not pack whole states, expected whole states along axes of their own, "
-        "every part used once. Pass h_0 and c_0 as inputs of their own",
+        "every part used once. Pass h_0 and c_0 as inputs of their own" + ALONE,
     ),
     "overlapping states": (
         plain(inputs="x W R B - s s", free={"s": [1, "B", UNITS]}),
         U,
         "input 's' does not pack whole states, expected whole states along axes of their own, "
-        "every part used once. Pass h_0 and c_0 as inputs of their own",
+        "every part used once. Pass h_0 and c_0 as inputs of their own" + ALONE,
     ),
     "unused part of a state": (
         lambda: chain(
@@ -237,7 +238,7 @@ CASES: dict[str, Case] = {
         ),
         U,
         "input 's' does not pack whole states, expected whole states along axes of their own, "
-        "every part used once. Pass h_0 and c_0 as inputs of their own",
+        "every part used once. Pass h_0 and c_0 as inputs of their own" + ALONE,
     ),
     "huge state": (
         plain(inputs="x W R B - h c", free={"h": [1, 2**20, 2**10], "c": [1, "B", UNITS]}),
@@ -299,7 +300,8 @@ CASES: dict[str, Case] = {
     "integers as features": (
         before(node("Sigmoid", "x", "v"), types={"x": INT64}),
         U,
-        "node 'n_v': takes the token ids as features, expected the output of the layer before it",
+        "node 'n_v': takes the token ids as features, expected the output of the layer before it"
+        + ALONE,
     ),
 }
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ifgo.errors import IfgoError
+from ifgo.errors import IfgoError, UnsupportedError
 from ifgo.formats import Report
 from ifgo.formats._attributes import Losses
 from ifgo.formats.extraction import Listing
@@ -59,7 +59,7 @@ def read(
     from ifgo.formats.onnx.extract import extract
     from ifgo.formats.onnx.file import parse
     from ifgo.formats.onnx.model import assemble
-    from ifgo.formats.onnx.walk import Walk
+    from ifgo.formats.onnx.walk import SELECT_HINT, Walk, with_hint
 
     given = bound(bind)
     with _located(path):
@@ -68,7 +68,10 @@ def read(
             return extract(graph, given, select, str(path))
         walk = Walk(graph, given)
         walk.run()
-        return assemble(graph, walk, str(path))
+        try:
+            return assemble(graph, walk, str(path))
+        except UnsupportedError as error:
+            raise with_hint(error, SELECT_HINT) from None
 
 
 def list_layers(path: Path, *, bind: str | Path | Mapping[str, Any] | None = None) -> Listing:

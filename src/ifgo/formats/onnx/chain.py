@@ -24,6 +24,8 @@ from ifgo.recurrent import Merge
 
 Kind = Literal["entry", "tokens", "lengths", "given state", "sequence", "vector", "h", "c"]
 
+NO_BRANCHES = "ifgo has no graphs with branches"
+
 FINAL = LastStep("last", "state")
 """The layer between a final state and what uses it as features."""
 
@@ -141,7 +143,7 @@ class Chain:
             raise UnsupportedError(
                 "mixes the outputs of several layers",
                 expected="a chain, one layer after another",
-                hint="ifgo has no graphs with branches",
+                hint=NO_BRANCHES,
             )
         return found[0]
 

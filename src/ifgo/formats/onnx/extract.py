@@ -169,7 +169,7 @@ class _Cut:
         inside = self._inside(outputs, first.inputs[0], replaced, entries)
         kept = {name: e for name, e in self.graph.inputs.items() if name in self.bound}
         graph = replace(self.graph, nodes=inside, inputs=entries | kept, outputs=outputs)
-        walk = Walk(graph, self.bound)
+        walk = Walk(graph, self.bound, "Choose one layer at a time")
         walk.run()
         positions = {node.position for node in inside}
         rest = _kinds(node for node in self.graph.nodes if node.position not in positions)

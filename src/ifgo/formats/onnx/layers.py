@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +23,7 @@ from ifgo.formats.onnx.pairs import averaged, combined, concat
 from ifgo.formats.onnx.reduce import clip_bounds
 from ifgo.formats.onnx.states import finite
 from ifgo.formats.onnx.time import TIME, Handler
-from ifgo.formats.onnx.value import Value, transpose
+from ifgo.formats.onnx.value import Value, is_real, transpose
 from ifgo.layers import (
     ActivationLayer,
     BatchNorm,
@@ -148,9 +149,14 @@ def _add(chain: Chain, a: Arguments) -> list[Value]:
 
 def _sub(chain: Chain, a: Arguments) -> list[Value]:
     x, y = a.value(0), a.value(1)
-    if y.signal:
-        raise UnsupportedError("subtracts a signal", expected="a signal minus a constant")
-    return _offset(chain, x, legacy_operand(a, x, y), -1)
+    if x.signal and y.signal:
+        raise UnsupportedError("subtracts two signals", expected="a constant on one side")
+    if x.signal:
+        return _offset(chain, x, legacy_operand(a, x, y), -1)
+    stream, y = chain.features(y)
+    offset = _per_feature(x, stream.width, stream.dtype, y.rank)
+    layer = Scale("scale", -np.ones_like(offset), offset)
+    return [chain.step(y, layer, stream.width, {"offset": x.name})]
 
 
 def _offset(chain: Chain, x: Value, y: Value, sign: int) -> list[Value]:
@@ -179,16 +185,28 @@ def _mul(chain: Chain, a: Arguments) -> list[Value]:
 
 
 def _div(chain: Chain, a: Arguments) -> list[Value]:
+    """A factor, the reciprocal of the constant; noted where that rounds."""
     x, y = a.value(0), a.value(1)
     if y.signal:
-        raise UnsupportedError("divides by a signal", expected="a power of two")
+        raise UnsupportedError("divides by a signal", expected="a signal divided by a constant")
     y = legacy_operand(a, x, y)
-    if y.data.dtype.kind != "f" or (abs(np.frexp(y.data)[0]) != 0.5).any():
+    if not is_real(y.data.dtype):
+        return [_scaled(chain, x, y)]
+    with np.errstate(divide="ignore", over="ignore", under="ignore"):
+        factor: NDArray[Any] = np.asarray(1 / y.data)
+    least = float(cast("Any", ml_dtypes.finfo(factor.dtype)).smallest_normal)
+    lost: NDArray[np.bool_] = ~np.isfinite(factor) | (np.abs(factor) < least)
+    if lost.any():
         raise UnsupportedError(
-            f"divides by {quoted(y.name)}", expected="a power of two, which multiplies exactly"
+            f"divides by {float(y.data[lost][0]):.9g}",
+            expected=f"divisors whose reciprocals {factor.dtype.name} holds",
         )
-    with np.errstate(over="ignore", under="ignore"):
-        return [_scaled(chain, x, replace(y, data=1 / y.data))]
+    if (np.abs(np.frexp(y.data.astype(np.float64))[0]) != 0.5).any():
+        chain.notes.append(
+            f"a division by {quoted(y.name)} became a factor: off by up to 1.5 ulp, where a "
+            "division is off by 0.5"
+        )
+    return [_scaled(chain, x, replace(y, data=factor))]
 
 
 def _scaled(chain: Chain, x: Value, y: Value) -> Value:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ifgo import limits
 from ifgo.errors import UnsupportedError
-from ifgo.formats.onnx.chain import Chain, Slot, Stream
+from ifgo.formats.onnx.chain import NO_BRANCHES, Chain, Slot, Stream
 from ifgo.formats.onnx.file import printable, quoted
 from ifgo.formats.onnx.value import Value, words
 from ifgo.layers import Recurrent
@@ -40,7 +40,7 @@ def state_output(
         raise UnsupportedError(
             f"output {quoted(name)} is the state of an LSTM beside the chain",
             expected=BESIDE,
-            hint="ifgo has no graphs with branches",
+            hint=NO_BRANCHES,
         )
     labelled = [k for k, labels in enumerate(value.axes) if labels]
     batch = labelled[0] if labelled else None

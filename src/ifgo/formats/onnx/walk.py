@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats.onnx.arguments import Arguments, Budget
-from ifgo.formats.onnx.chain import Chain, Kind
+from ifgo.formats.onnx.chain import NO_BRANCHES, Chain, Kind
 from ifgo.formats.onnx.file import Graph, GraphInput, Node, printable, quoted
 from ifgo.formats.onnx.fold import FOLDS, MOVES
 from ifgo.formats.onnx.layers import LAYERS
 from ifgo.formats.onnx.lstm import recurrent
 from ifgo.formats.onnx.reduce import REDUCTIONS
 from ifgo.formats.onnx.value import Value, constant, is_real
+
+SELECT_HINT = (
+    "Take the LSTM layers alone with --select NAME (select= in Python), see ifgo inspect --lstms"
+)
 
 CONSTANTS = FOLDS | REDUCTIONS
 """Operators on constants alone."""
@@ -28,10 +32,16 @@ _STATE_COPIES = 4
 
 
 class Walk:
-    """One pass over a graph. After `run`, `values` holds every output and `chain` the layers."""
+    """One pass over a graph. After `run`, `values` holds every output and `chain` the layers.
 
-    def __init__(self, graph: Graph, bound: Mapping[str, NDArray[Any]]) -> None:
+    hint: what to do where an operator beside the LSTM nodes has no place in a chain.
+    """
+
+    def __init__(
+        self, graph: Graph, bound: Mapping[str, NDArray[Any]], hint: str = SELECT_HINT
+    ) -> None:
         self.graph = graph
+        self.hint = hint
         self.chain = Chain()
         self.values: dict[str, Value] = {}
         self._budget = Budget()
@@ -82,8 +92,16 @@ class Walk:
         try:
             self._visit(node)
         except IfgoError as error:
+            branches = error.hint == NO_BRANCHES or self._is_beside(node)
+            if branches and isinstance(error, UnsupportedError):
+                error = with_hint(error, self.hint)
             named = error.where is not None and node.where in error.where
             raise (error if named else error.located(node.where)) from None
+
+    def _is_beside(self, node: Node) -> bool:
+        """Whether a node is no LSTM and works on what an input gives."""
+        given = (self.values.get(name) for name in node.inputs)
+        return node.op != "LSTM" and any(value is not None and value.signal for value in given)
 
     # -- inputs -----------------------------------------------------------------------------
 
@@ -226,8 +244,7 @@ class Walk:
                 f"is {'an' if node.op[:1] in 'AEIO' else 'a'} {printable(node.op, 40)}",
                 expected="only the operators of an LSTM chain: LSTM, MatMul, Gemm, Add, Mul, "
                 "activations, Gather of an embedding, and moves of whole axes",
-                hint="Take the LSTM layers alone with --select NAME (select= in Python), see "
-                "ifgo inspect --lstms",
+                hint=self.hint,
             )
         a.finish()
         if any(node.outputs[len(results) :]):
@@ -271,6 +288,15 @@ class Walk:
         for value in inputs:
             if value is not None and not value.signal:
                 self._budget.spend(value.data.size, value.data.dtype)
+
+
+def with_hint(error: UnsupportedError, hint: str) -> UnsupportedError:
+    """`error` that also says `hint`, once."""
+    said = error.hint or ""
+    if hint in said or "--select" in said:
+        return error
+    both = f"{said}. {hint}" if said else hint
+    return UnsupportedError(error.what, where=error.where, expected=error.expected, hint=both)
 
 
 def _require_standard(node: Node) -> None:
