@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "packing.h"
 #include "pool.h"
 
 struct ifgo_tape {
@@ -75,7 +76,9 @@ static void single_part(void *context, ifgo_member *member) {
                              one->y_step, one->scratch, member);
 }
 
-static ptrdiff_t whole(ptrdiff_t size, ptrdiff_t panel) { return (size + panel - 1) / panel * panel; }
+static ptrdiff_t whole(ptrdiff_t size, ptrdiff_t panel) {
+    return ifgo_panels_of(size, panel) * panel;
+}
 
 /* One row that nobody differentiates: as a stream. */
 static ifgo_status forward_single(ifgo_tape *tape, const ifgo_batch *b, int threads) {
@@ -105,9 +108,10 @@ ifgo_status ifgo_forward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_batc
     /* a chunk's gates stay in the second-level cache beside the weights */
     const ptrdiff_t fit = rows < 240 ? 240 / (rows ? rows : 1) : 1;
     const ptrdiff_t chunk = b->keep || fit > steps ? (steps ? steps : 1) : fit;
-    const ptrdiff_t states = b->keep ? steps + 1 : 2;
+    const ptrdiff_t states = b->keep && steps < PTRDIFF_MAX ? steps + 1 : 2;
     const ptrdiff_t width_h = whole(cell->output, panel), width_c = whole(cell->hidden, panel);
     q->cell = NULL; /* nothing to differentiate, should memory run out */
+    if (rows < 0 || steps < 0 || steps == PTRDIFF_MAX) return IFGO_E_MEMORY;
     if (!order_rows(tape, b) || !ifgo_hold(&tape->h, states, rows, width_h, 1) ||
         !ifgo_hold(&tape->c, states, rows, width_c, 1) ||
         (cell->projection && !ifgo_hold(&tape->m, b->keep ? steps : 1, rows, width_c, 1)))
@@ -153,6 +157,7 @@ static void backward_part(void *context, ifgo_member *member) {
 ifgo_status ifgo_backward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_gradients *g) {
     const ifgo_sequence *q = &tape->sequence;
     const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes, rows = q->rows;
+    if (q->cell != cell || !q->keep) return IFGO_E_TAPE;
     if (cell->clip_z < INFINITY) return IFGO_E_CLIP_Z;
     ptrdiff_t all = 0;
     for (ptrdiff_t n = 0; n < rows; n++) all += q->order[n].length;
@@ -172,6 +177,7 @@ ifgo_status ifgo_backward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_gra
     take_rows(q, g->dc_n, cell->hidden, d.dc, q->width_c);
     if (d.d_bias_hr) memset(d.d_bias_hr, 0, (size_t)cell->output * sizeof *d.d_bias_hr);
     ifgo_team_run(tape->threads, backward_part, &d);
+    tape->sequence.cell = NULL; /* z holds dz now */
     for (ptrdiff_t n = 0; n < rows; n++) {
         const ptrdiff_t row = q->order[n].index;
         if (g->dh0)

@@ -65,28 +65,29 @@ ifgo_status ifgo_cell_new(const ifgo_weights *w, int with_back, ifgo_cell **made
     cell->hidden = H;
     cell->output = P;
     cell->blocks = ifgo_panels_of(H, lanes);
-    cell->depth = (P + 3) / 4 * 4;
+    cell->depth = ifgo_product(ifgo_panels_of(P, 4), 4, 1, 1);
     cell->clip_z = w->clip_z;
     cell->clip_cell = w->clip_cell;
     cell->clip_projection = w->clip_projection;
     cell->coupling = w->coupling;
     cell->plain = !w->peephole && w->clip_z == INFINITY && w->clip_cell == INFINITY &&
                   w->coupling == IFGO_UNCOUPLED;
-    const ptrdiff_t outputs = ifgo_panels_of(P, panel) * panel, rows = cell->blocks * panel;
-    int short_of = 0;
-#define MAKE(field, count) short_of |= !(cell->field = ifgo_zeros(count))
-    MAKE(wx, rows * I);
-    MAKE(wh, rows * cell->depth);
-    MAKE(bias, rows);
-    if (w->peephole) MAKE(peephole, cell->blocks * 3 * lanes);
+    const ptrdiff_t blocks = cell->blocks, outputs = ifgo_panels_of(P, panel);
+    bool short_of = false;
+#define MAKE(field, a, b, c, d)                                                                    \
+    short_of = short_of || !(cell->field = ifgo_zeros(ifgo_product(a, b, c, d)))
+    MAKE(wx, blocks, panel, I, 1);
+    MAKE(wh, blocks, panel, cell->depth, 1);
+    MAKE(bias, blocks, panel, 1, 1);
+    if (w->peephole) MAKE(peephole, blocks, 3, lanes, 1);
     if (w->weight_hr) {
-        MAKE(projection, outputs * H);
-        MAKE(projection_bias, outputs);
+        MAKE(projection, outputs, panel, H, 1);
+        MAKE(projection_bias, outputs, panel, 1, 1);
     }
     if (with_back) {
-        MAKE(wx_back, ifgo_panels_of(I, panel) * panel * rows);
-        MAKE(wh_back, outputs * rows);
-        if (w->weight_hr) MAKE(projection_back, ifgo_panels_of(H, panel) * panel * P);
+        MAKE(wx_back, ifgo_panels_of(I, panel), panel, blocks, panel);
+        MAKE(wh_back, outputs, panel, blocks, panel);
+        if (w->weight_hr) MAKE(projection_back, ifgo_panels_of(H, panel), panel, P, 1);
     }
 #undef MAKE
     if (short_of) {

@@ -28,16 +28,17 @@ void ifgo_pack_columns(const float *weight, ptrdiff_t rows, ptrdiff_t K, ptrdiff
 ifgo_status ifgo_dense_new(ptrdiff_t input, ptrdiff_t output, const float *weight,
                            const float *bias, int activation, ifgo_dense **made) {
     const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes;
-    const ptrdiff_t whole = ifgo_panels_of(output, panel) * panel;
+    const ptrdiff_t panels = ifgo_panels_of(output, panel);
     ifgo_dense *dense = calloc(1, sizeof *dense);
     if (!dense) return IFGO_E_MEMORY;
     dense->input = input;
     dense->output = output;
     dense->activation = activation;
-    float *packed = ifgo_zeros((output > IFGO_FEW_OUTPUTS ? whole : output) * input);
-    float *biases = ifgo_zeros(whole);
-    if (output > IFGO_FEW_OUTPUTS) dense->panels = packed;
-    else dense->rows = packed;
+    const bool few = output <= IFGO_FEW_OUTPUTS;
+    float *packed = ifgo_zeros(ifgo_product(few ? 1 : panels, few ? output : panel, input, 1));
+    float *biases = ifgo_zeros(ifgo_product(panels, panel, 1, 1));
+    if (few) dense->rows = packed;
+    else dense->panels = packed;
     dense->bias = biases;
     if (!packed || !biases) {
         ifgo_dense_free(dense);

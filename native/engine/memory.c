@@ -27,11 +27,17 @@ float *ifgo_zeros(ptrdiff_t count) {
 
 void ifgo_release(const float *memory) { free((void *)(uintptr_t)memory); }
 
-bool ifgo_hold(ifgo_space *space, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d) {
+ptrdiff_t ifgo_product(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d) {
     ptrdiff_t count;
-    if (__builtin_mul_overflow(a, b, &count) || __builtin_mul_overflow(count, c, &count) ||
-        __builtin_mul_overflow(count, d, &count))
-        return false;
+    if (a < 0 || b < 0 || c < 0 || d < 0 || __builtin_mul_overflow(a, b, &count) ||
+        __builtin_mul_overflow(count, c, &count) || __builtin_mul_overflow(count, d, &count))
+        return -1;
+    return count;
+}
+
+bool ifgo_hold(ifgo_space *space, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d) {
+    const ptrdiff_t count = ifgo_product(a, b, c, d);
+    if (count < 0) return false;
     if (count <= space->count) return true;
     ifgo_release(space->at);
     space->count = 0;

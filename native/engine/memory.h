@@ -10,6 +10,9 @@
 float *ifgo_zeros(ptrdiff_t count);
 void ifgo_release(const float *memory);
 
+/* a·b·c·d; −1, which ifgo_zeros() refuses, where that is too large or a factor is negative. */
+ptrdiff_t ifgo_product(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d);
+
 /* A buffer that grows. */
 typedef struct {
     float *at;

@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 static inline ptrdiff_t ifgo_panels_of(ptrdiff_t size, ptrdiff_t panel) {
-    return (size + panel - 1) / panel;
+    return size / panel + (size % panel != 0);
 }
 
 /* packed[panel][k][output of the panel] from weight (outputs, K) */

@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 #include "memory.h"
+#include "packing.h"
 #include "pool.h"
 
 typedef struct {
@@ -21,12 +22,15 @@ struct ifgo_stream {
     station_t at[];
 };
 
+/* `size` in whole panels; cells and layers of that size exist, so that it fits. */
 static ptrdiff_t whole(ptrdiff_t size) {
     const ptrdiff_t panel = 4 * ifgo_kernels_in_use->lanes;
-    return (size + panel - 1) / panel * panel;
+    return ifgo_panels_of(size, panel) * panel;
 }
 
 ifgo_status ifgo_stream_new(const ifgo_link *links, ptrdiff_t count, ifgo_stream **made) {
+    const size_t most = (PTRDIFF_MAX - sizeof(ifgo_stream)) / sizeof(station_t);
+    if (count < 0 || (size_t)count > most) return IFGO_E_MEMORY;
     ifgo_stream *stream = calloc(1, sizeof *stream + (size_t)count * sizeof *stream->at);
     if (!stream) return IFGO_E_MEMORY;
     stream->count = count;
@@ -39,7 +43,7 @@ ifgo_status ifgo_stream_new(const ifgo_link *links, ptrdiff_t count, ifgo_stream
         station->link = links[i];
         station->input = cell ? cell->input : links[i].dense->input;
         station->output = cell ? cell->output : links[i].dense->output;
-        short_of |= !(station->out = ifgo_zeros(IFGO_RUN_CHUNK * station->output));
+        short_of |= !(station->out = ifgo_zeros(ifgo_product(IFGO_RUN_CHUNK, station->output, 1, 1)));
         if (!cell) continue;
         station->width_h = whole(cell->output);
         station->width_c = whole(cell->hidden);
@@ -52,7 +56,7 @@ ifgo_status ifgo_stream_new(const ifgo_link *links, ptrdiff_t count, ifgo_stream
         const int threads = ifgo_threads_for(cell->hidden, 1, 0);
         if (threads > stream->threads) stream->threads = threads;
     }
-    short_of |= !(stream->scratch = ifgo_zeros(IFGO_RUN_CHUNK * widest));
+    short_of |= !(stream->scratch = ifgo_zeros(ifgo_product(IFGO_RUN_CHUNK, widest, 1, 1)));
     if (short_of) {
         ifgo_stream_free(stream);
         return IFGO_E_MEMORY;

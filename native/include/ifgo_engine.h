@@ -17,7 +17,8 @@ typedef enum ifgo_status {
     IFGO_E_ISA_UNKNOWN,     /* no kernels of that name are built in */
     IFGO_E_ISA_UNSUPPORTED, /* they are built in, but this CPU or its system cannot run them */
     IFGO_E_MEMORY,          /* not enough memory; nothing has changed */
-    IFGO_E_CLIP_Z           /* gradients of a cell with clip_z are not made here */
+    IFGO_E_CLIP_Z,          /* gradients of a cell with clip_z are not made here */
+    IFGO_E_TAPE             /* the tape holds no kept call of this cell */
 } ifgo_status;
 
 /* The instruction sets built in, from the narrowest to the widest vectors. */
