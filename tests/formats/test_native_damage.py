@@ -18,7 +18,7 @@ from native_cases import describe, edit, parts, refused, small, whole
 from raising import raising
 from safetensors.numpy import save as to_safetensors
 
-from ifgo import limits
+from ifgo import formats, limits
 from ifgo.errors import FormatError, IfgoError, ModelError, UnsupportedError, UsageError
 from ifgo.formats import _native_codec, native
 from ifgo.model import (
@@ -64,6 +64,20 @@ def test_what_the_parser_quotes_prints(file: Path) -> None:
     assert refused(file).startswith(
         "is no whole safetensors file (Error while deserializing: invalid JSON in header: unknown "
         "variant `\\u202e\\x1b[2J`, expected one of "
+    )
+
+
+def test_names_in_a_refusal_print(file: Path) -> None:
+    header, payload = parts(file.read_bytes())
+    header["__metadata__"]["ifgo"] = json.dumps(
+        {"a\n\x1b": 0, "version": 1, "sha256": "", "model": 1}
+    )
+    file.write_bytes(whole(header, payload))
+    with pytest.raises(FormatError) as caught:
+        formats.load(file)
+    assert str(caught.value) == (
+        f"{file}: the description has a\\n\\x1b, model, sha256, version, "
+        "expected version, sha256 and model"
     )
 
 

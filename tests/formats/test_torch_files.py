@@ -63,6 +63,12 @@ def test_what_a_pickle_would_run_is_named(tmp_path: Path, protocol: int) -> None
     assert not Path("/tmp/ifgo_ran").exists()
 
 
+def test_a_key_that_cannot_be_hashed(tmp_path: Path) -> None:
+    assert refused(tmp_path, cases.whole(cases.ORDERED + b"(]Nu", MEMBERS), FormatError) == (
+        "is no whole pickle. The file is cut short or damaged: write it again"
+    )
+
+
 def test_what_lies_beside_the_tensors_is_named_and_never_run(tmp_path: Path) -> None:
     runs = cases.call("posix.system", cases.text("touch /tmp/ifgo_ran") + b"\x85")
     table = {"args": runs, "state_dict": cases.table(ENTRIES), "act": b"cnet\nGELU\n)\x81"}

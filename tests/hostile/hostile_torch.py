@@ -121,6 +121,7 @@ RUNS = {
 PICKLES: dict[str, bytes] = {
     **{f"runs {name}": _beside(value) for name, value in RUNS.items()},
     **{f"runs {name} as the file": _pickle(value) for name, value in RUNS.items()},
+    "a list as a key": _pickle(cases.ORDERED + b"(]Nu"),
     "memo of 2**32": _pickle(b"]r\xff\xff\xff\xff."),
     "memo that is not there": _pickle(b"h\x01"),
     "a frame of 2**63": _pickle(b"\x95" + b"\xff" * 7 + b"\x7f" + b"]"),

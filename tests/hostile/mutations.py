@@ -324,14 +324,14 @@ def _text(data: bytes, rng: Random) -> bytes:
         which, other = rng.randrange(len(lines)), rng.randrange(len(lines))
         lines[which : which + rng.randrange(2)] = [lines[other]] * rng.randrange(3)
         return b"\n".join(lines)
-    text = data.decode()
+    text = data.decode("latin-1")
     words = list(_WORD.finditer(text))
     if not words:
         return raw(data, rng)
     word = rng.choice(words)
     others = (*TOKENS, rng.choice(words).group(), rng.choice(list(NAMES.values())), "")
-    new = rng.choice(others)
-    return (text[: word.start()] + new + text[word.end() :]).encode(errors="surrogatepass")
+    new = rng.choice(others).encode(errors="surrogatepass")
+    return data[: word.start()] + new + data[word.end() :]
 
 
 def _is_npy(data: bytes, name: str) -> bool:

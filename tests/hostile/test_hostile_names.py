@@ -16,7 +16,7 @@ from presence import missing
 import ifgo
 from ifgo.deployment import deploy
 from ifgo.describe import table
-from ifgo.errors import FormatError, IfgoError, ModelError
+from ifgo.errors import FormatError, IfgoError, ModelError, UnsupportedError
 from ifgo.verification import verify
 
 BOARD = "mps2-an386"
@@ -97,7 +97,7 @@ def test_names_in_a_model(
     path = write(tmp_path / "model", NAMES[key])
     try:
         model = ifgo.load(path)
-    except (FormatError, ModelError):
+    except (FormatError, ModelError, UnsupportedError):
         with pytest.raises(IfgoError):
             deploy(path, tmp_path / "out")
         assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ from ifgo.formats._unpickle import starts_pickle
 from ifgo.formats.extraction import Listing, listing_of, part_of
 from ifgo.limits import Limits
 from ifgo.model import Model
-from ifgo.text import quote
+from ifgo.text import escape, quote
 
 FORMATS: Final = (
     "native",
@@ -209,13 +209,17 @@ def _require_readable(place: Path) -> None:
 
 @contextmanager
 def _located(place: Path) -> Generator[None]:
-    """Errors name the file."""
+    """Errors name the file, and what they quote from it prints on one line."""
     try:
         yield
     except IfgoError as error:
-        if error.where and str(place) in error.where:
-            raise
-        raise error.located(str(place)) from None
+        named = bool(error.where and str(place) in error.where)
+        found = error if named else error.located(str(place))
+        if str(found).isprintable():
+            raise found from None
+        parts = (found.what, found.where, found.expected, found.hint)
+        what, where, expected, hint = (part and escape(part) for part in parts)
+        raise type(found)(what or "", where=where, expected=expected, hint=hint) from None
 
 
 def save(

@@ -249,13 +249,12 @@ class _Machine:
         if len(values) % 2:
             raise _damaged()
         pairs = list(zip(values[::2], values[1::2], strict=True))
+        if not all(_is_key(key) for key, _ in pairs):
+            raise _damaged()
         if isinstance(owner, Made):
             owner.pairs += pairs
         else:
-            for key, value in pairs:
-                if not _is_key(key):
-                    raise _damaged()
-                owner[key] = value
+            owner.update(pairs)
         return owner
 
 
