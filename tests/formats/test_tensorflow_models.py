@@ -34,8 +34,9 @@ KERAS = (
     "backwards",
     "backwards_twice",
     "keras2_parts",
+    "unrolled",
 )
-GRAPHS = ("basic", "peephole_projection", "lengths")
+GRAPHS = ("basic", "peephole_projection", "lengths", "directions", "static")
 MODELS = (
     *(f"{name}{ending}" for name in KERAS for ending in ("", "_functional.pb", "_lowered.pb")),
     *(f"{name}{ending}" for name in GRAPHS for ending in ("", "_frozen.pb")),
@@ -209,6 +210,28 @@ def test_parts_of_a_model_are_what_keras_says(models: Path) -> None:
     assert merges == ["concat", "ave", "sum"]
     found = formats.load(models / "bidirectional_product").recurrent
     assert [layer.merge for layer in found] == ["mul", "ave"]
+
+
+def turned_otherwise(models: Path, target: Path, name: bytes) -> Path:
+    """The frozen graph of both directions with lengths, one of its turns along the batch."""
+    graph = message("Graph").FromString((models / "directions_frozen.pb").read_bytes())
+    (node,) = (node for node in graph.node if node.name == name)
+    places = {entry.key: entry.value for entry in node.attr}
+    places[b"seq_dim"].i, places[b"batch_dim"].i = 0, 1
+    target.write_bytes(graph.SerializeToString())
+    return target
+
+
+def test_sequences_that_are_turned_otherwise(models: Path, tmp_path: Path) -> None:
+    name = b"bidirectional_rnn/bw/ReverseSequence"
+    path = turned_otherwise(models, tmp_path / "a.pb", name)
+    assert "is a ReverseSequence along another axis" in refusal(path, select="lstm1")
+    path = turned_otherwise(models, tmp_path / "b.pb", b"ReverseSequence")
+    assert refusal(path).endswith(
+        "turns sequences by ReverseSequence, and its outputs are used before they are turned back, "
+        "expected outputs turned back by ReverseSequence within the same lengths, as "
+        "tf.nn.bidirectional_dynamic_rnn does"
+    )
 
 
 def test_a_checkpoint_is_held_to_its_checksums(folder: Path) -> None:

@@ -10,8 +10,9 @@ LSTMs).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from ifgo.formats.onnx.file import Node
 from ifgo.formats.tensorflow.functions import Flat
 from ifgo.model import Model
 from ifgo.text import listed, quote
+
+if TYPE_CHECKING:
+    from ifgo.formats.tensorflow.loops import Loops
 
 EXTENSIONS: Final = (".pb",)
 READ_OPTIONS: Final = ("select", "start", "end", "signature")
@@ -120,7 +124,7 @@ def _graph(
 
     loops = Loops(translation, flat.loops, constant)
     inputs = dict(translation.inputs)
-    made = loops.nodes
+    made = _rolled(loops, saved.outputs if saved is not None and end is None else (end or "",))
     if signature is not None and saved is None:
         raise UsageError("signature is given, but this is no SavedModel", expected="a folder")
     if start is not None:
@@ -150,6 +154,20 @@ def _graph(
         framework="tensorflow",
         arrays=arrays,
     )
+
+
+def _rolled(loops: Loops, outputs: tuple[str, ...]) -> tuple[Node, ...]:
+    """The nodes with steps that stand one after another as LSTMs too."""
+    from ifgo.formats.tensorflow.graph import sort
+    from ifgo.formats.tflite.unrolled import unroll
+
+    out = loops.t.out
+    out.nodes[:] = loops.nodes
+    taken = {name for node in loops.nodes for name in node.inputs}
+    ends = [name for node in loops.nodes for name in node.outputs if name not in taken]
+    unroll(out, (*(name.removesuffix(":0") for name in outputs), *ends), loops.name)
+    ready = sort(out.nodes)
+    return tuple(replace(node, position=k) for k, node in enumerate(ready))
 
 
 def _outputs(nodes: tuple[Node, ...], flat: Flat, end: str | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ifgo.formats.tensorflow.graph import SAME, Translation
 Extent = int | tuple[str, int]
 """A number, or an axis of a tensor."""
 
-_ALIKE: Final = ("ReverseV2", "Tanh", "Sigmoid", "Relu", "Cast")
+_ALIKE: Final = ("ReverseV2", "ReverseSequence", "Tanh", "Sigmoid", "Relu", "Cast")
 _DEPTH: Final = 64
 
 

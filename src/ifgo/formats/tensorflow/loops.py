@@ -54,6 +54,8 @@ class Loops:
                 outputs = (*ends, *(g.name for g in self.gathers(loop)))
                 starts = tuple(v.start for v in loop.variables)
                 self._stacked.update(outputs)
+                nodes = t.out.nodes
+                nodes[:] = [n for n in nodes if not set(outputs).intersection(n.outputs)]
                 t.out.refuse("LSTM", starts, outputs, error, self.name(), "While")
         inside = self._inside()
         self._refuse_arrays(inside)

@@ -37,6 +37,7 @@ class Run:
         self.outputs: dict[str, str] = {}  # h of a step → the whole sequence of them
         self.last: dict[str, str] = {}  # h of a step → the last of them
         self.flipped = False
+        self.within = ""  # the lengths within which sequences are turned
         self.turned: list[TFNode] = []  # what takes the last of outputs that are turned back
         self.steps: Extent = 0
         self.exact: str = ""
@@ -124,10 +125,13 @@ class Run:
                 f"loop {quote(self.loop.name)} keeps h and c beyond different lengths",
                 expected="one sequence_length",
             )
-        if lengths and self.flipped:
+        if self.flipped and lengths != self.within:
             raise UnsupportedError(
-                f"loop {quote(self.loop.name)} has lengths, but turns whole sequences",
-                expected="tf.reverse_sequence, which turns each within its length",
+                f"loop {quote(self.loop.name)} has lengths, but turns whole sequences"
+                if not self.within
+                else f"loop {quote(self.loop.name)} turns sequences by ReverseSequence within "
+                "other lengths than its own",
+                expected="tf.reverse_sequence within the sequence_length of the loop",
             )
         if self.flipped and self.outputs:
             raise UnsupportedError(
@@ -155,9 +159,16 @@ class Run:
         for gather in self.all.gathers(self.loop):
             variable = self._variable_of(gather)
             if self._size(variable, gather.op == "TensorListStack") == self.steps:
-                found += uses(self.all, gather.name)
+                found += uses(self.all, gather.name, self.within)
         turns = [node for use, node in found if use == "turn"]
         in_order = any(use == "order" for use, _ in found)
+        if self.within and any(use != "turn" for use, _ in found):
+            raise UnsupportedError(
+                f"loop {quote(self.loop.name)} turns sequences by ReverseSequence, and its outputs "
+                "are used before they are turned back",
+                expected="outputs turned back by ReverseSequence within the same lengths, as "
+                "tf.nn.bidirectional_dynamic_rnn does",
+            )
         if in_order:
             return False
         for node in turns:
@@ -257,8 +268,11 @@ class Run:
             size = self.all.extents.number(array.inputs[0]) if array and sized else None
             self._check_count(size if size == self._ordered(source.inputs[1]) else None)
         turned = straight(self.all, sequence)
-        self.flipped = turned is not None
-        return read.name, sequence if turned is None else turned
+        if turned is None:
+            return read.name, sequence
+        self.flipped = True
+        sequence, self.within = turned
+        return read.name, sequence
 
     def _ordered(self, name: str) -> Extent | None:
         """n where `name` is 0, 1, ..., n - 1."""

@@ -83,10 +83,11 @@ class Translation:
         others = len(self.file.graphs) - 1 - len(self.bodies)
         if others:
             self.notes.append(f"left out {others} further graphs of the file")
-        unroll(self)
+        outputs = tuple(self.names[k] for k in self.subgraph.outputs)
+        unroll(self.out, outputs, self.next_layer)
         return self.out.graph(
             [self._input(self.subgraph.tensors[k]) for k in dict.fromkeys(self.subgraph.inputs)],
-            tuple(self.names[k] for k in self.subgraph.outputs),
+            outputs,
             framework="tflite",
             producer=self.file.description,
             path=self.path,

@@ -7,22 +7,20 @@ LSTM. From zero states converters leave f·c and R·h out of the first step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from ifgo.cell import LSTMCell
 from ifgo.errors import IfgoError, UnsupportedError
-from ifgo.formats._step import ACTIVATIONS, States, Step
+from ifgo.formats._graph import GraphBuilder
+from ifgo.formats._step import ACTIVATIONS, MAX_DEPTH, States, Step
 from ifgo.formats.onnx.file import Node
 from ifgo.formats.tflite.loops import Lookup
 from ifgo.layers import Recurrent
 from ifgo.text import quote
-
-if TYPE_CHECKING:
-    from ifgo.formats.tflite.graph import Translation
 
 _EXPECTED: Final = "the steps of one LSTM over all rows of one sequence, as unroll=True writes them"
 
@@ -60,16 +58,23 @@ class _Row:
     index: int
 
 
-def unroll(t: Translation) -> None:
-    """Puts one LSTM node for each chain of steps among the nodes of `t`. A chain that is no LSTM
-    becomes a node that refuses with the reason."""
-    _Unrolled(t).rewrite()
+def unroll(out: GraphBuilder, outputs: tuple[str, ...], next_layer: Callable[[], str]) -> None:
+    """Puts one LSTM node for each chain of steps among the nodes of `out`, which stand in the order
+    of their positions. A chain that is no LSTM becomes a node that refuses with the reason.
+
+    outputs: what is wanted of the graph. next_layer: gives the name of one more LSTM.
+    """
+    _Unrolled(out, outputs, next_layer).rewrite()
 
 
 class _Unrolled:
-    def __init__(self, t: Translation) -> None:
-        self.t = t
-        self.look = Lookup(t.out)
+    def __init__(
+        self, out: GraphBuilder, outputs: tuple[str, ...], next_layer: Callable[[], str]
+    ) -> None:
+        self.out = out
+        self.outputs = outputs
+        self.next_layer = next_layer
+        self.look = Lookup(out)
         self.steps: dict[str, _Step] = {}
         self.rows: dict[str, _Row] = {}
         """Output h of a step of a chain that is read → its row of the chain's own sequence."""
@@ -81,7 +86,7 @@ class _Unrolled:
     def rewrite(self) -> None:
         """See `unroll`."""
         by_c: dict[str, _Step] = {}
-        for node in self.t.out.nodes:
+        for node in self.out.nodes:
             step = self._found(node, by_c) if node.op == "Mul" else None
             if step is not None:
                 self.steps[step.next_h] = by_c[step.next_c] = step
@@ -121,6 +126,9 @@ class _Unrolled:
         """The states that c' = f·c + i·g could take as c, [] where it is i·g; None where it is
         neither."""
         node = self._maker(next_c)
+        while node is not None and node.op in ("Min", "Max"):
+            value = [name for name in node.inputs if self.look.constant(name) is None]
+            node = self._maker(value[0]) if len(value) == 1 else None
         if node is None or node.op not in ("Add", "Mul"):
             return None
         products = [node] if node.op == "Mul" else [self.look.node(n, "Mul") for n in node.inputs]
@@ -158,7 +166,7 @@ class _Unrolled:
         last = chain[-1]
         place = self.look.makers[last.next_c]
         ends = {self.look.makers[name].position for name in (last.next_h, last.next_c)}
-        name = self.t.next_layer()
+        name = self.next_layer()
         try:
             nodes, rows = self._read(chain, name)
         except IfgoError as error:
@@ -171,7 +179,7 @@ class _Unrolled:
         self.rows |= rows
         self.instead |= {position: [] for position in ends} | {place.position: nodes}
         self.inside |= set(self._cone(chain))
-        for node in self.t.out.nodes:
+        for node in self.out.nodes:
             self._packed(node, chain, rows[last.next_h])
 
     def _read(self, chain: list[_Step], name: str) -> tuple[list[Node], dict[str, _Row]]:
@@ -189,12 +197,12 @@ class _Unrolled:
             raise UnsupportedError(
                 "takes other rows than all of one sequence in order", expected=_EXPECTED
             )
-        out, before = self.t.out, len(self.t.out.nodes)
+        out, before = self.out, len(self.out.nodes)
         if order[0] != 0:
             turn = (out.integers(n) for n in (2**31 - 1, -(2**31), axis, -1))
             sequence = out.add("Slice", (sequence, *turn), name=name, kind="LSTM")
         inputs = [sequence]
-        if starts:
+        if not all(self._is_zero(start) for start in starts):
             given = (out.add("Unsqueeze", (s, out.integers(0)), name=name) for s in starts)
             inputs += ["", "", "", "", *given]
         made = (out.fresh("sequence"), chain[-1].next_h, chain[-1].next_c)
@@ -212,6 +220,17 @@ class _Unrolled:
         nodes = out.nodes[before:]
         del out.nodes[before:]
         return nodes, {s.next_h: _Row(made[0], axis, k) for k, s in enumerate(chain)}
+
+    def _is_zero(self, name: str) -> bool:
+        """Whether all of it is known to be zero, whatever the batch is."""
+        node = self.look.makers.get(self.look.plain(name))
+        for _ in range(MAX_DEPTH):
+            if node is None or node.op not in ("Expand", "Tile", "Unsqueeze", "Identity"):
+                break
+            name = node.inputs[0]
+            node = self.look.makers.get(name)
+        known = self.out.arrays.get(name)
+        return known is not None and not known.any()
 
     def _sequence(self, chain: list[_Step]) -> tuple[list[str], tuple[str, ...]]:
         """x of every step, and the states h and c that the first is given, none where zero."""
@@ -264,7 +283,7 @@ class _Unrolled:
             node = self.look.makers.get(name)
             if node is not None:
                 wanted.extend(node.inputs)
-            elif name and name not in self.t.out.arrays:
+            elif name and name not in self.out.arrays:
                 found.add(name)
         return found
 
@@ -346,21 +365,21 @@ class _Unrolled:
             return
         if axis not in (0, 1):
             return
-        before = len(self.t.out.nodes)
+        before = len(self.out.nodes)
         more: dict[str, Any] = {} if axis == last.axis else {"perm": [1, 0, 2]}
         op, out = "Transpose" if more else "Identity", node.outputs[0]
-        self.t.out.add(op, (last.sequence,), out, name=node.name, kind=node.kind, **more)
-        self.instead[node.position] = self.t.out.nodes[before:]
-        del self.t.out.nodes[before:]
+        self.out.add(op, (last.sequence,), out, name=node.name, kind=node.kind, **more)
+        self.instead[node.position] = self.out.nodes[before:]
+        del self.out.nodes[before:]
         self.inside |= {part.position for part in parts if part is not None}
 
     def _replace(self) -> None:
         """The nodes that are left, in their order."""
-        kept = [n for n in self.t.out.nodes if n.position not in self.inside]
+        kept = [n for n in self.out.nodes if n.position not in self.inside]
         kept = [n for n in kept if n.position not in self.instead]
         wanted = [name for n in kept for name in n.inputs]
         wanted += [name for new in self.instead.values() for n in new for name in n.inputs]
-        wanted += [self.t.names[k] for k in self.t.subgraph.outputs]
+        wanted += self.outputs
         needed: set[int] = {n.position for n in kept}
         while wanted:
             node = self.look.makers.get(wanted.pop())
@@ -372,9 +391,9 @@ class _Unrolled:
                 needed.add(node.position)
                 wanted.extend(node.inputs)
         nodes: list[Node] = []
-        for node in self.t.out.nodes:
+        for node in self.out.nodes:
             nodes += self.instead.get(node.position, [node] if node.position in needed else [])
-        self.t.out.nodes[:] = [replace(n, position=k) for k, n in enumerate(nodes)]
+        self.out.nodes[:] = [replace(n, position=k) for k, n in enumerate(nodes)]
 
 
 def _alike(one: LSTMCell, two: LSTMCell) -> bool:
