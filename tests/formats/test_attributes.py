@@ -13,7 +13,6 @@ HERE = Path(__file__).parent
 ELSEWHERE = {
     "native": ("test_native_damage", "test_every_flipped_bit_is_refused"),
     "raw": ("test_raw_toml", "test_mutated_sheets_raise_only_our_errors"),
-    "tensorflow": ("test_tensorflow", "test_one_operator_at_a_time"),
 }
 """Format → module and test, where it is not in test_attributes_NAME.py. An .ifgo file has a
 checksum, so any change of it is refused."""

@@ -157,6 +157,33 @@ def test_one_operator_at_a_time(tmp_path: Path, op: str) -> None:
     assert refused == count > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("w/steps", "loop 'rnn/while' does not run over the whole of its sequence"),
+        ("w/in", "loop 'rnn/while' does not run over the whole of its sequence"),
+    ],
+)
+def test_a_node_without_its_input(tmp_path: Path, name: str, says: str) -> None:
+    path = saved(tmp_path / "a.pb", [draw_cell(6)])
+    from ifgo.formats.tensorflow.file import message
+
+    graph = message("Graph").FromString(path.read_bytes())
+    (node,) = (node for node in graph.node if node.name == name.encode())
+    del node.input[:]
+    path.write_bytes(graph.SerializeToString())
+    assert refusal(path).startswith(says)
+
+
+def test_a_peephole_of_another_size(tmp_path: Path) -> None:
+    cell = draw_cell(6, peephole=True)
+    cell["w_f_diag"] = np.ones((4, 4), "f")
+    assert refusal(saved(tmp_path / "a.pb", [cell])) == (
+        "node 'w/cell0/mul_2': the step of a loop has a product without an activation of c', "
+        "expected an LSTM cell: c' = f·c + i·g, h' = o·tanh(c')"
+    )
+
+
 def test_what_is_no_frozen_graph(tmp_path: Path) -> None:
     (tmp_path / "a.pb").write_bytes(b"\x0a\xff\xff")
     assert refusal(tmp_path / "a.pb") == (

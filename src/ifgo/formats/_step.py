@@ -445,6 +445,8 @@ class Step:
                 ):
                     raise self._refused(s.next_c, "a peephole of another state")
                 rows.append(np.asarray(given[0][1]) if given else np.zeros(hidden, np.float32))
+            if any(row.shape != (hidden,) for row in rows):
+                raise self._refused(s.next_c, "a peephole that is no vector of its units")
             sides["peephole"] = np.stack(rows)
         bias = forget[0] if forget else 0.0
         return LSTMCell(**sides, **rules, forget_bias=bias)

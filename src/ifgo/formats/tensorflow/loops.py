@@ -79,7 +79,7 @@ class Loops:
     def _plain(self, name: str) -> str:
         for _ in range(64):
             node = self.makers.get(name)
-            if node is None or node.op != "Identity":
+            if node is None or node.op != "Identity" or not node.inputs:
                 break
             name = node.inputs[0]
         return name

@@ -47,7 +47,7 @@ def straight(loops: Loops, name: str, axis: int = 0, depth: int = 0) -> tuple[st
     """(sequence, lengths as `_turn` gives them) where `name` is the sequence turned along `axis`,
     None where it is not."""
     node = loops.t.nodes.get(loops.extents.plain(name))
-    if node is None or depth > _DEPTH:
+    if node is None or depth > _DEPTH or not node.inputs:
         return None
     if node.op in TURNS and node.name not in loops.turned_back:
         lengths = _turn(loops, node, axis)
