@@ -48,15 +48,18 @@ def to_float32(tokens: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.f
     return nearest_float32(tokens, doubles), doubles
 
 
-def parse(data: bytes, wanted: int | None = None) -> tuple[NDArray[np.float32], int]:
+def parse(
+    data: bytes, wanted: int | None = None, before: int = 0
+) -> tuple[NDArray[np.float32], int]:
     """The numbers of a text as float32 (N,), and how many of its decimals name no float32.
 
     Raises FormatError naming the line of what is no number or is beyond float32, and as soon as
-    there are more than `wanted` numbers, or more than the limit text_numbers.
+    there are more than `wanted` numbers, or with the `before` of other texts of the model more than
+    the limit text_numbers.
     """
     found: list[NDArray[np.float32]] = []
     count = rounded = 0
-    limit = limits.current().text_numbers
+    limit = limits.current().text_numbers - before
     most = limit if wanted is None else min(wanted, limit)
     for start, tokens in _chunks(data):
         if not all(map(is_decimal, tokens)):
@@ -69,9 +72,16 @@ def parse(data: bytes, wanted: int | None = None) -> tuple[NDArray[np.float32], 
             what = f"has more than {most} numbers"
             if most < limit:
                 raise FormatError(what, expected="at most that many")
+            if before:
+                what += f" after {before} in the texts before it"
             hint = "Save them as binary, .npy or a .bin tensor"
             raise FormatError(
-                what, **limits.at_most("text_numbers", form="at most that many", hint=hint)
+                what,
+                **limits.at_most(
+                    "text_numbers",
+                    form="at most {} in all" if before else "at most that many",
+                    hint=hint,
+                ),
             )
         rounded += sum(
             float(doubles[k]) not in (float(str(values[k])), float(f"{values[k]:.9g}"))

@@ -68,8 +68,8 @@ class Limits:
     """Longest Darknet cfg; those of the largest networks have 20 kB."""
 
     text_numbers: int = 3 * 2**20
-    """Most numbers in a text tensor or data file: reading them takes under two seconds. More belong
-    in a binary one."""
+    """Most numbers in a text tensor or data file, and in all texts of a raw folder: reading them
+    takes under two seconds. More belong in a binary one."""
 
     text_bytes: int = 32 * 3 * 2**20
     """Largest text tensor or data file: that many numbers of up to 32 characters."""

@@ -189,6 +189,18 @@ def test_a_text_of_too_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
 
 
+def test_texts_of_too_many_numbers_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path, {"tensor_W_1_1.txt": "1 2 3", "tensor_W_2_1.txt": "4"})
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_numbers=4))
+    raw.read(folder, layout="A")
+    monkeypatch.setattr(limits, "DEFAULTS", limits.Limits(text_numbers=3))
+    assert refused(folder, layout="A") == (
+        "tensor_W_2_1.txt has more than 0 numbers after 3 in the texts before it, "
+        "expected at most 3 in all. Save them as binary, .npy or a .bin tensor"
+        + raising("text_numbers")
+    )
+
+
 @pytest.mark.parametrize("unit", ["1 ", "1.25e-3\n", "7", " ", "1,\n", "{"])
 def test_no_text_costs_much(tmp_path: Path, unit: str) -> None:
     text = unit * (2**19 // len(unit))

@@ -299,6 +299,11 @@ def test_text_that_could_not_be_read_again_is_refused(
     assert message == (
         "tensor_W_1_3 has 9 values, expected at most 8 in a text. Write it with encoding bin"
     )
+    two = chain(Dense("d", weights(2, 3)), Dense("e", weights(2, 2)))
+    assert refused_write(two, tmp_path / "n", encoding="txt") == (
+        "its tensors have 10 values, expected at most 8 in the texts of a folder. "
+        "Write it with encoding bin"
+    )
     raw.write(chain(Dense("d", weights(3, 3))), tmp_path / "n", encoding="bin")
 
 

@@ -102,11 +102,15 @@ def read_tensors(folder: Path) -> tuple[list[Tensors], list[str]]:
     if len(found) > limits.current().layers:
         raise FormatError(f"has {len(found)} layers", **limits.at_most("layers"))
     notes: list[str] = []
-    layers = [_layer(number, found[number], notes) for number in sorted(found)]
+    texts: list[int] = []
+    layers = [_layer(number, found[number], notes, texts) for number in sorted(found)]
     return layers, notes
 
 
-def _layer(number: int, paths: dict[str, list[Path]], notes: list[str]) -> Tensors:
+def _layer(
+    number: int, paths: dict[str, list[Path]], notes: list[str], texts: list[int]
+) -> Tensors:
+    """texts: how many numbers each text before it had; those of this layer are added."""
     any_name = next(iter(paths.values()))[0].stem
     size = int(any_name.split("_")[3])
     if "W" not in paths:
@@ -117,7 +121,7 @@ def _layer(number: int, paths: dict[str, list[Path]], notes: list[str]) -> Tenso
     layer = Tensors(number, size)
     for letter, same in sorted(paths.items()):
         counts = _counts(letter, size, "R" in paths)
-        several = {path.name: _values(path, counts, notes) for path in same}
+        several = {path.name: _values(path, counts, notes, texts) for path in same}
         (name, values), *others = several.items()
         for other, copies in others:
             if values.tobytes() != copies.tobytes():
@@ -145,9 +149,12 @@ def _counts(letter: str, size: int, recurrent: bool) -> Counts:
     return ((size, "O of a Dense layer, for it has no tensor R"),)
 
 
-def _values(path: Path, counts: Counts, notes: list[str]) -> Floats:
+def _values(path: Path, counts: Counts, notes: list[str], texts: list[int]) -> Floats:
     """The values of a file, refused by its size alone where that cannot be one of `counts`."""
-    values = _binary(path, counts) if path.suffix == ".bin" else _text(path, counts, notes)
+    binary = path.suffix == ".bin"
+    values = _binary(path, counts) if binary else _text(path, counts, notes, sum(texts))
+    if not binary:
+        texts.append(values.size)
     if counts:
         _expect(path.name, values.size, counts)
     finite = np.isfinite(values)
@@ -171,7 +178,7 @@ def _binary(path: Path, counts: Counts) -> Floats:
     return np.frombuffer(data[: size - size % 4], "<f4").astype(np.float32, copy=False)
 
 
-def _text(path: Path, counts: Counts, notes: list[str]) -> Floats:
+def _text(path: Path, counts: Counts, notes: list[str], before: int) -> Floats:
     data = files.read_bytes(path, limit="text_bytes")
     most = None
     if counts:
@@ -182,7 +189,7 @@ def _text(path: Path, counts: Counts, notes: list[str]) -> Floats:
                 expected=" or ".join(f"{number} = {formula}" for number, formula in counts),
             )
     try:
-        values, rounded = decimals.parse(data, most)
+        values, rounded = decimals.parse(data, most, before)
     except FormatError as error:
         raise FormatError(
             f"{path.name} {error.what}", expected=error.expected, hint=error.hint

@@ -97,6 +97,13 @@ def write(
                     expected=f"at most {limits.current().text_numbers} in a text",
                     hint="Write it with encoding bin",
                 )
+        total = sum(values.size for values in tensors.values())
+        if total > limits.current().text_numbers and encoding == "txt":
+            raise UnsupportedError(
+                f"its tensors have {total} values",
+                expected=f"at most {limits.current().text_numbers} in the texts of a folder",
+                hint="Write it with encoding bin",
+            )
         contents = {f"{name}.{encoding}": encode(v, encoding) for name, v in tensors.items()}
         for name, data in contents.items():
             if len(data) > limits.current().text_bytes and encoding == "txt":
