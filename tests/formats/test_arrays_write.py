@@ -73,6 +73,20 @@ def models() -> dict[str, Model]:
                 ),
             ),
         ),
+        "initial state": Model(
+            (one,),
+            (
+                Recurrent(
+                    "r",
+                    cell(rng, 3, 4, weight_hr=draw(rng, 2, 4)),
+                    cell(rng, 3, 4, weight_hr=draw(rng, 2, 4)),
+                    initial=InitialState("constant", draw(rng, 2, 2), draw(rng, 2, 4)),
+                ),
+                Recurrent(
+                    "s", cell(rng, 4, 2), initial=InitialState("constant", *draw(rng, 2, 1, 2))
+                ),
+            ),
+        ),
         "both": Model(
             (one,),
             (

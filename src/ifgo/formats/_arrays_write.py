@@ -153,7 +153,7 @@ class _Dump(Plan):
     def recurrent(self, key: str, layer: Recurrent) -> None:
         name = layer.name
         self.beyond(name, layer, _LAYER_HANDLED, _LAYER_LOSABLE)
-        if layer.initial.kind != "zero":
+        if layer.initial.kind == "input":
             self.refused.append(f"layer {name}: initial state of kind {layer.initial.kind}")
         cells = layer.cells
         for cell in cells.values():
@@ -172,7 +172,7 @@ class _Dump(Plan):
         facts["stateful"] = layer.stateful or None
         facts["merge"] = layer.merge if len(cells) == 2 else None
         self.section(layer, facts)
-        for side, one in cells.items():
+        for number, (side, one) in enumerate(cells.items()):
             names = {
                 field if (field != "bias_hh" or bias == "two") else "bias_ih": self.store(
                     layer, f"{key}.{side}.{field}", getattr(one, field)
@@ -180,6 +180,10 @@ class _Dump(Plan):
                 for field in _ARRAYS
                 if getattr(one, field) is not None
             }
+            for state in ("h", "c"):
+                if (whole := getattr(layer.initial, state)) is not None:
+                    field = f"initial_{state}"
+                    names[field] = self.store(layer, f"{key}.{side}.{field}", whole[number])
             self.lines += [f"[layer.{side}]", *pairs(**names)]
         if _biases(cell)[1]:
             words = f"{name} (lstm): bias_hh as the one bias, same values"
