@@ -166,6 +166,12 @@ def _rolled(loops: Loops, outputs: tuple[str, ...]) -> tuple[Node, ...]:
     taken = {name for node in loops.nodes for name in node.inputs}
     ends = [name for node in loops.nodes for name in node.outputs if name not in taken]
     unroll(out, (*(name.removesuffix(":0") for name in outputs), *ends), loops.name)
+    if any(outputs):
+        # Keras runs a step beside each loop to learn its shapes, which nothing takes
+        taken = {name for node in out.nodes for name in node.inputs} | set(outputs)
+        steps = [node for node in out.nodes if node.kind == "unrolled LSTM"]
+        unused = {node.position for node in steps if not taken.intersection(node.outputs)}
+        out.nodes[:] = [node for node in out.nodes if node.position not in unused]
     ready = sort(out.nodes)
     return tuple(replace(node, position=k) for k, node in enumerate(ready))
 
