@@ -18,7 +18,9 @@ typedef enum ifgo_status {
     IFGO_E_ISA_UNSUPPORTED, /* they are built in, but this CPU or its system cannot run them */
     IFGO_E_MEMORY,          /* not enough memory; nothing has changed */
     IFGO_E_CLIP_Z,          /* gradients of a cell with clip_z are not made here */
-    IFGO_E_TAPE             /* the tape holds no kept call of this cell */
+    IFGO_E_TAPE,            /* the tape holds no kept call of this cell */
+    IFGO_E_PROGRAM,         /* a program contradicts itself, or does not fit its input */
+    IFGO_E_TOKEN            /* a token has no row in its table */
 } ifgo_status;
 
 /* The instruction sets built in, from the narrowest to the widest vectors. */
@@ -152,6 +154,111 @@ void ifgo_stream_run(ifgo_stream *stream, ptrdiff_t steps, const float *x, float
 void ifgo_stream_get(const ifgo_stream *stream, ptrdiff_t index, float *h, float *c);
 void ifgo_stream_set(ifgo_stream *stream, ptrdiff_t index, const float *h, const float *c);
 void ifgo_stream_reset(ifgo_stream *stream);
+
+/* -- Programs: the general path ---------------------------------------------------------------- */
+
+/* A model as instructions over whole vectors (src/ifgo/program.py says what each one means), for
+ * what the kernels above do not compute. Values lie in buffers, a row for each sequence of the
+ * batch; indices and offsets count from 0, and −1 stands for none. */
+enum { IFGO_MEMORY, IFGO_CARRY /* 0 where a sequence starts */, IFGO_WEIGHT };
+typedef struct {
+    ptrdiff_t storage, width;
+    ptrdiff_t rows; /* −1: one for each step of the input */
+    ptrdiff_t data; /* of a weight: where it starts among the weights */
+} ifgo_buffer;
+
+/* `size` floats at offset + stride·t; mirrored: t counts from the end. */
+typedef struct {
+    ptrdiff_t buffer, offset, size, stride, mirrored;
+} ifgo_view;
+
+enum {
+    IFGO_OP_COPY,
+    IFGO_OP_ADD,
+    IFGO_OP_SUB,
+    IFGO_OP_MUL,
+    IFGO_OP_CLIP,      /* b: one value */
+    IFGO_OP_SELECT,    /* condition: one value */
+    IFGO_OP_ACTIVATE,  /* alpha and beta of the activation */
+    IFGO_OP_AFFINE,    /* a: where the sums start, or none */
+    IFGO_OP_GATHER,    /* a: one value, the token; its row of the matrix of the one term */
+    IFGO_OP_SOFTMAX,
+    IFGO_OP_DIFFERS,   /* alpha: the value */
+    IFGO_OP_INSIDE,
+    IFGO_OP_NORMALISE, /* b: the weight; alpha: epsilon */
+    IFGO_OPS
+};
+enum { /* what IFGO_OP_ACTIVATE applies, in the order of src/ifgo/activations.py */
+    IFGO_ACT_SIGMOID,
+    IFGO_ACT_TANH,
+    IFGO_ACT_RELU,
+    IFGO_ACT_LINEAR,
+    IFGO_ACT_HARD_SIGMOID,
+    IFGO_ACT_LEAKY_RELU,
+    IFGO_ACT_THRESHOLDED_RELU,
+    IFGO_ACT_ELU,
+    IFGO_ACT_SCALED_TANH,
+    IFGO_ACT_AFFINE,
+    IFGO_ACT_SOFTSIGN,
+    IFGO_ACT_SOFTPLUS,
+    IFGO_ACTS
+};
+typedef struct {
+    ptrdiff_t op, result, a, b, condition; /* views */
+    ptrdiff_t activation;
+    ptrdiff_t first, terms; /* terms first … first + terms − 1 */
+} ifgo_instruction;
+typedef struct {
+    ptrdiff_t matrix, source; /* a buffer, a view */
+} ifgo_term;
+typedef struct {
+    ptrdiff_t count; /* of steps; −1: as many as the input has */
+    ptrdiff_t reverse;
+    ptrdiff_t first, instructions;
+} ifgo_sweep;
+
+typedef struct {
+    ptrdiff_t buffers, views, instructions, terms, sweeps, weights;
+    const ifgo_buffer *buffer;
+    const ifgo_view *view;
+    const ifgo_instruction *instruction;
+    const float *parameters; /* (instructions, 2): alpha, beta */
+    const ifgo_term *term;
+    const ifgo_sweep *sweep;
+    const float *weight;
+    int lengths; /* each row has a length of its own */
+} ifgo_text;
+
+/* A copy of the text with its matrices packed; read-only, threads share it. with_back: gradients
+ * can follow. IFGO_E_PROGRAM where the text contradicts itself. */
+typedef struct ifgo_program ifgo_program;
+ifgo_status ifgo_program_new(const ifgo_text *text, int with_back, ifgo_program **program);
+void ifgo_program_free(ifgo_program *program);
+
+/* The memory that a program runs in. It borrows the program. One call at a time. */
+typedef struct ifgo_machine ifgo_machine;
+ifgo_status ifgo_machine_new(const ifgo_program *program, ifgo_machine **machine);
+void ifgo_machine_free(ifgo_machine *machine);
+/* Makes room for N rows of T steps, zeros where there was none; keep: also for ifgo_machine_back(). IFGO_E_MEMORY where
+ * that exceeds IFGO_MACHINE_FLOATS, IFGO_E_PROGRAM where the program takes another T. */
+ifgo_status ifgo_machine_size(ifgo_machine *machine, ptrdiff_t rows, ptrdiff_t steps, int keep);
+#define IFGO_MACHINE_FLOATS ((ptrdiff_t)1 << 32)
+/* The values of a buffer, (N, rows·width). NULL: no such buffer, or a weight. */
+float *ifgo_machine_buffer(ifgo_machine *machine, ptrdiff_t buffer);
+/* Floats in a buffer: N·rows·width, of a weight rows·width. */
+ptrdiff_t ifgo_machine_floats(const ifgo_machine *machine, ptrdiff_t buffer);
+/* Runs the program on what its buffers hold. lengths: (N,), where it takes them. fresh: a sequence
+ * starts. IFGO_E_TOKEN where a token has no row in its matrix. Allocates nothing. */
+ifgo_status ifgo_machine_run(ifgo_machine *machine, const ptrdiff_t *lengths, int fresh);
+/* Gradients, once after each run that was kept: ifgo_machine_adjoints() zeroes them all, then those
+ * of outputs and final states are written into ifgo_machine_adjoint(), and ifgo_machine_back()
+ * turns them into those of inputs, initial states and weights. lengths as in the run. */
+ifgo_status ifgo_machine_adjoints(ifgo_machine *machine);
+float *ifgo_machine_adjoint(ifgo_machine *machine, ptrdiff_t buffer);
+void ifgo_machine_back(ifgo_machine *machine, const ptrdiff_t *lengths);
+/* One row: steps of the input buffer, x (steps, width), each a run of one step → y. */
+ifgo_status ifgo_machine_stream(ifgo_machine *machine, ptrdiff_t input, ptrdiff_t output,
+                                ptrdiff_t steps, const float *x, float *y);
 
 /* Threads that a call of this size is worth, of the cores that the caller may run on; what
  * `threads = 0` means. steps: 0 for calls of one step that follow each other closely. */

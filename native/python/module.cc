@@ -333,5 +333,6 @@ NB_MODULE(_native, m)
           nb::arg("weight_ih").none() = nb::none(), nb::arg("weight_hh").none() = nb::none(),
           nb::arg("bias").none() = nb::none(), nb::arg("peephole").none() = nb::none(),
           nb::arg("weight_hr").none() = nb::none(), nb::arg("bias_hr").none() = nb::none());
+    ifgo_bind_programs(m);
     m.attr("Stream") = nb::steal(ifgo_stream_type());
 }

@@ -131,6 +131,47 @@ def backward(
 ) -> None:
     """Writes the gradients that are given an array."""
 
+class Program:
+    """A step program (native/include/ifgo_engine.h), its matrices packed; tables are contiguous.
+
+    with_back: gradients can follow a run. ValueError where the tables contradict each other.
+    """
+
+    def __init__(
+        self,
+        buffers: NDArray[np.int64],
+        views: NDArray[np.int64],
+        instructions: NDArray[np.int64],
+        parameters: Array,
+        terms: NDArray[np.int64],
+        sweeps: NDArray[np.int64],
+        weights: Array,
+        lengths: bool,
+        with_back: bool,
+    ) -> None: ...
+
+class Machine:
+    """The memory that a program runs in; one call at a time.
+
+    given and wanted: pairs of a buffer's number and an array of its size, read or overwritten.
+    MemoryError where the batch is too large.
+    """
+
+    def __init__(self, program: Program) -> None: ...
+    def run(
+        self,
+        rows: int,
+        steps: int,
+        lengths: NDArray[np.int64] | None,
+        keep: bool,
+        given: list[tuple[int, Array]],
+        wanted: list[tuple[int, Array]],
+    ) -> None:
+        """From the start of a sequence. keep: `back` can follow."""
+
+    def back(self, given: list[tuple[int, Array]], wanted: list[tuple[int, Array]]) -> None:
+        """Gradients of the last kept run, once: given those of outputs and final states."""
+
 class Stream:
     """A chain with its state. `_refuse` and `_new_output` are the subclass's."""
 

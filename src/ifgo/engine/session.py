@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ifgo import backends, states
 from ifgo.activations import LINEAR, Activation
 from ifgo.engine.cells import DENSE_ACTIVATIONS, F32, beyond_kernels, float32, pack, pack_dense
+from ifgo.engine.general import General
 from ifgo.engine.loading import native
 from ifgo.errors import UnsupportedError, UsageError
 from ifgo.layers import (
@@ -46,7 +47,8 @@ MAX_THREADS: Final = 64
 
 
 def beyond_stages(model: Model) -> str | None:
-    """The layer and option that no compiled stage has; None where all of `model` fits."""
+    """The layer and option that no compiled stage has, so that `model` takes the general path; None
+    where all of it fits."""
     for layer in walk(model.layers):
         if isinstance(layer, Masking) or (isinstance(layer, Embedding) and layer.mask_zero):
             return f"layer {layer.name}: masked steps"
@@ -64,8 +66,8 @@ class Session:
     threads at once.
 
     Raises UsageError on another precision or number of threads, or on input that does not fit;
-    UnsupportedError naming the layer that the engine does not compute; ToolError where the engine
-    is not installed.
+    UnsupportedError naming the layer where a number is no float32 value; ToolError where the
+    engine is not installed.
     """
 
     def __init__(
@@ -75,10 +77,6 @@ class Session:
             raise UsageError(f"unknown precision {precision!r}", expected="float32")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"threads is {threads}", expected=f"1 to {MAX_THREADS}, or None")
-        if why := beyond_stages(model):
-            raise UnsupportedError(
-                f"{why} has no compiled kernel", hint="Run it on backend exact: on='exact'"
-            )
         self.model = model
         self.threads = threads or 0
         self._packed = _packed(model)
@@ -101,6 +99,8 @@ class Session:
     ) -> tuple[F32, states.State]:
         """`run` on input that has been checked, with a complete state."""
         packed = self._packed
+        if isinstance(packed, General):
+            return packed.compute(x, state, lengths)
         require_steps(packed.shape, x.shape[1])
         tape = packed.tapes.pop() if packed.tapes else native().Tape()
         flow = _Flow(packed, self.threads, tape, x, state, lengths)
@@ -135,13 +135,13 @@ class _Packed:
         return self._of[layer.name]
 
 
-_kept: Final[MutableMapping[Model, _Packed]] = WeakKeyDictionary()
+_kept: Final[MutableMapping[Model, _Packed | General]] = WeakKeyDictionary()
 
 
-def _packed(model: Model) -> _Packed:
+def _packed(model: Model) -> _Packed | General:
     found = _kept.get(model)
     if found is None:
-        found = _kept[model] = _Packed(model)
+        found = _kept[model] = General(model) if beyond_stages(model) else _Packed(model)
     return found
 
 
