@@ -141,10 +141,10 @@ typedef struct ifgo_kernels {
     void (*run)(const ifgo_cell *cell, ifgo_state *state, ptrdiff_t steps, const float *x,
                 ptrdiff_t x_step, float *y, ptrdiff_t y_step, float *scratch,
                 ifgo_member *member);
-    /* every member of a team calls these alike */
     /* to[k][r] = scale · rows[r][k] for r < count ≤ lanes: rows `stride` floats apart, k a panel */
     void (*pack)(const float *rows, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t K, float scale,
                  float *to);
+    /* every member of a team calls these alike */
     void (*dense)(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
                   float *y, ptrdiff_t y_row, ifgo_member *member);
     void (*forward)(const ifgo_sequence *sequence, ifgo_member *member);
