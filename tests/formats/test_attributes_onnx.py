@@ -300,4 +300,6 @@ def test_some_fields(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_field(tmp_path: Path, name: str) -> None:
     found = judged(name, tmp_path, 1.0)
-    found.finish(names(GRAPHS[name]))
+    lstm = "graph.node[LSTM]"
+    found.finish({f"{lstm}.input", f"{lstm}.op_type", "graph.initializer[].raw_data"})
+    assert names(GRAPHS[name]) <= {*found.refused, *found.equal, *found.moved}

@@ -29,6 +29,10 @@ SILENT = {
     "operator.version": "which runtimes know the operator",
 }
 
+SAME = ("TimeMajor", "AsymmetricQuantizeInputs")
+"""Options that give the same numbers: of the layout of x, which the oracle follows, and of
+integers."""
+
 OVERLOOKED = {
     "tensor.variable": "a state that is no variable cannot be kept; one call starts from zero",
     "tensor.shape of y": "the operator says what it gives",
@@ -159,6 +163,9 @@ def test_some_fields(tmp_path: Path, name: str) -> None:
 def test_every_field(tmp_path: Path, name: str) -> None:
     found = judged(name, tmp_path, 1.0)
     table = GRAPHS[name]()[0].operators[0].table
-    wanted = {f"options.{key}" for key in OPTIONS[table]} | {"operator.kind", "operator.inputs"}
+    wanted = {f"options.{key}" for key in OPTIONS[table] if key not in SAME} | {
+        "operator.kind",
+        "operator.inputs",
+    }
     found.finish({*wanted, "tensor.type of a constant", "tensor.shape of a constant",
                   "tensor.data of a constant"})  # fmt: skip
