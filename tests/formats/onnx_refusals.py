@@ -97,8 +97,9 @@ def without_shape(made: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def other_domain(made: onnx.ModelProto) -> onnx.ModelProto:
+def other_domain(made: onnx.ModelProto, op: str = "LSTM") -> onnx.ModelProto:
     made.graph.node[0].domain = "com.microsoft"
+    made.graph.node[0].op_type = op
     made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return made
 

@@ -55,7 +55,9 @@ def with_(tree: Tree, *path: Any, value: Any) -> Tree:
 
 
 KINDS = "one of lstm, dense, time-distributed-dense, activation, batchnorm"
-CHAINS = ". ifgo reads chains of LSTM and dense layers"
+CHAINS = (
+    ". Take the LSTM layers alone with --select NAME (select= in Python), see ifgo inspect --lstms"
+)
 
 
 @pytest.mark.parametrize(

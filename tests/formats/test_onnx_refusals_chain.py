@@ -52,6 +52,18 @@ CASES: dict[str, Case] = {
         "node 'n_Y': is a LSTM of domain 'com.microsoft', expected standard ONNX operators only. "
         "Export it without functions or contributed operators",
     ),
+    "an LSTM of integers": (
+        lambda: other_domain(one_lstm(), "DynamicQuantizeLSTM"),
+        U,
+        "node 'n_Y': is a DynamicQuantizeLSTM of domain 'com.microsoft', expected standard ONNX "
+        "operators only. Its weights are integers: give the model before quantize_dynamic",
+    ),
+    "an LSTM with attention": (
+        lambda: other_domain(one_lstm(), "AttnLSTM"),
+        U,
+        "node 'n_Y': is a AttnLSTM of domain 'com.microsoft', expected standard ONNX operators "
+        "only. Its attention is no part of an LSTM layer: export a model of standard operators",
+    ),
     "inputs nobody reads": (
         after(SQUEEZED, node("Relu", "y k1", "out")),
         F,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ifgo import limits
 from ifgo.errors import FormatError
 from ifgo.formats import _json, _state_chain
+from ifgo.formats._shards import refuse_index
 from ifgo.formats.extraction import Listing
 from ifgo.layers import Layer, Recurrent
 from ifgo.model import Model, Provenance
@@ -43,7 +44,8 @@ def _stateful(layer: Layer) -> Layer:
 
 
 def _tensors(tree: dict[str, Any], numbers: _json.Numbers) -> dict[str, NDArray[Any]]:
-    """Every tensor, float32, of up to two axes."""
+    """Every tensor, float32, of up to two axes. Raises UnsupportedError on an index of files."""
+    refuse_index(tree)
     if len(tree) > limits.current().arrays:
         raise FormatError(f"has {len(tree)} tensors", **limits.at_most("arrays"))
     found: dict[str, NDArray[Any]] = {}

@@ -45,6 +45,8 @@ def sniff(path: Path) -> bool:
             head = stream.read(12)
     except OSError:
         return False
+    if path.suffix in EXTENSIONS and head[:3] in (b"(lp", b"]q\x00"):  # protocols 0 and 1
+        return True
     return starts_pickle(head) and (head[2:3] == b"]" or head[2:3] + head[11:12] == b"\x95]")
 
 

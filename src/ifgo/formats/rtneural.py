@@ -9,6 +9,7 @@ its state from call to call.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,10 +22,19 @@ from ifgo.errors import FormatError, IfgoError, UnsupportedError, UsageError
 from ifgo.formats import Report, _json, _json_state
 from ifgo.formats._attributes import Losses
 from ifgo.formats._rtneural_write import write_file
-from ifgo.formats.extraction import Listing, listing_of, part_of
+from ifgo.formats.extraction import (
+    Found,
+    Listing,
+    chosen,
+    counted,
+    left_out,
+    listing_of,
+    part_of,
+)
 from ifgo.gates import LSTM_LAYOUTS, reorder
 from ifgo.layers import ActivationLayer, BatchNorm, Dense, Layer, Recurrent, Residual, Scale
 from ifgo.model import FeatureInput, Model, Provenance
+from ifgo.text import cut
 
 EXTENSIONS = (".json", ".aidax")
 READ_OPTIONS = ("layers", "select")
@@ -87,7 +97,10 @@ def read(
                 f"option layers is {layers!r}, and the file says its layers itself",
                 expected="it for a state_dict only",
             )
-        model = _model(_json.Fields(tree), path)
+        root = _json.Fields(tree)
+        if select is not None and _strangers(root):
+            return _selected(root, path, select)
+        model = _model(root, path)
         return model if select is None else part_of(model, select)
     except IfgoError as error:
         raise error.located(str(path)) from None
@@ -98,6 +111,12 @@ def list_layers(path: Path, *, layers: str | None = None) -> Listing:
     tree = _json.read(path)
     if not _KEYED.intersection(tree):
         return _json_state.listing(tree)
+    root = _json.Fields(tree)
+    try:
+        if _strangers(root):
+            return _listing(root)
+    except IfgoError as error:
+        raise error.located(str(path)) from None
     return listing_of(read(path, layers=layers), "rtneural")
 
 
@@ -110,7 +129,8 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
     return write_file(model, path, ACTIVATIONS, allow_lossy=allow_lossy)
 
 
-def _model(root: _json.Fields, path: Path) -> Model:
+def _model(root: _json.Fields, path: Path, first: int = 0) -> Model:
+    """The chain of `layers`, whose numbers start at `first`."""
     root.only(*_ROOT)
     size = inputs = _width(root, "in_shape", "input_size")
     numbers = _json.Numbers()
@@ -123,7 +143,7 @@ def _model(root: _json.Fields, path: Path) -> Model:
             f"has {len(entries)} layers",
             **limits.at_most("layers", form="1 to {} of them", found=len(entries)),
         )
-    for k, values in enumerate(entries):
+    for k, values in enumerate(entries, first):
         if not isinstance(values, dict):
             raise FormatError(
                 f"layers holds {_json.shown(values)}", expected="objects in braces only"
@@ -145,6 +165,66 @@ def _model(root: _json.Fields, path: Path) -> Model:
     notes += [f"{key} is left out: a recording" for key in _ROOT[-2:] if key in root.values]
     provenance = Provenance("rtneural", "", str(path), (*numbers.notes, *notes), names)
     return Model((FeatureInput(inputs),), tuple(layers), provenance=provenance)
+
+
+# -- LSTM layers between others -------------------------------------------------------------------
+
+
+def _kinds(root: _json.Fields) -> list[str]:
+    """The type of each of `layers`, "" where it says none."""
+    found: list[str] = []
+    for entry in root.list("layers"):
+        kind = cast("dict[str, Any]", entry).get("type") if isinstance(entry, dict) else None
+        found.append(kind if isinstance(kind, str) else "")
+    return found
+
+
+def _strangers(root: _json.Fields) -> bool:
+    """Whether there are layers that ifgo does not compute, and no more than the limit of any."""
+    kinds = _kinds(root)
+    return len(kinds) <= limits.current().layers and not set(kinds) <= _BUILD.keys()
+
+
+def _entry(root: _json.Fields, k: int) -> _json.Fields:
+    """Entry `k` of `layers`; -1 is the input."""
+    if k >= 0 and not isinstance(root.list("layers")[k], dict):
+        raise FormatError(
+            f"layers holds {_json.shown(root.list('layers')[k])}", expected="objects in braces only"
+        )
+    if k < 0:
+        return _json.Fields({"shape": root.need("in_shape")})
+    return _json.Fields(cast("dict[str, Any]", root.list("layers")[k]), f"layer {k}")
+
+
+def _listing(root: _json.Fields) -> Listing:
+    """Every LSTM with the sizes that the shapes say."""
+    found: list[Found] = []
+    kinds = _kinds(root)
+    for k, kind in enumerate(kinds):
+        if kind == "lstm":
+            sizes = (_width(_entry(root, k - 1), "shape", "input_size"),)
+            sizes += (_width(_entry(root, k), "shape", "hidden_size"),)
+            source = f"layer {k - 1} ({cut(kinds[k - 1])})" if k else "input 'x'"
+            after = found[-1].name if found else ""
+            found.append(Found(f"lstm_{k}", *sizes, ("forward",), "stateful", source, after))
+    others = counted(kind or "?" for kind in kinds if kind != "lstm")
+    return Listing("rtneural", tuple(found), others)
+
+
+def _selected(root: _json.Fields, path: Path, select: str | Sequence[str]) -> Model:
+    """The chain from the first to the last chosen LSTM, numbered as in the file."""
+    kinds = _kinds(root)
+    names = chosen(select, [f"lstm_{k}" for k, kind in enumerate(kinds) if kind == "lstm"])
+    places = sorted(int(name.removeprefix("lstm_")) for name in names)
+    first, last = places[0], places[-1]
+    shape = _entry(root, first - 1).need("shape")
+    inner = _json.Fields({"in_shape": shape, "layers": root.list("layers")[first : last + 1]})
+    model = _model(inner, path, first)
+    part = part_of(model, select)
+    around = [key for key in ("in_skip", "in_gain", "out_gain") if root.values.get(key)]
+    rest = counted([*(kind or "?" for kind in kinds[:first] + kinds[last + 1 :]), *around])
+    notes = (*model.provenance.notes, left_out(rest, "layer"))
+    return replace(part, provenance=replace(part.provenance, notes=notes))
 
 
 def _around(
@@ -206,7 +286,8 @@ def _layer(
             f"type is {_json.shown(kind)}",
             where=where,
             expected="one of " + ", ".join(_BUILD),
-            hint="ifgo reads chains of LSTM and dense layers",
+            hint="Take the LSTM layers alone with --select NAME (select= in Python), see ifgo "
+            "inspect --lstms",
         )
     entry = _json.Fields(entry.values, f"{where} ({kind})")
     entry.only(*_KEYS, *(["epsilon"] if kind == "batchnorm" else []))

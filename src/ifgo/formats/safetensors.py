@@ -20,6 +20,7 @@ from ifgo.formats import Report, _state_chain
 from ifgo.formats._architecture import chain_of
 from ifgo.formats._attributes import Losses
 from ifgo.formats._safetensors_file import INTEGERS, dtype_of, open_file
+from ifgo.formats._shards import refuse_shard
 from ifgo.formats._state_write import OWN, lay_out
 from ifgo.formats.extraction import Listing
 from ifgo.model import Model, Provenance
@@ -98,6 +99,7 @@ def write(model: Model, path: Path, *, allow_lossy: Losses = False) -> Report:
 
 
 def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    refuse_shard(path)
     metadata, entries = open_file(files.read_bytes(path))
     if not entries:
         raise FormatError("holds no tensors", expected="the tensors of a state_dict")

@@ -20,6 +20,7 @@ from ifgo.errors import FormatError, IfgoError, ToolError, UnsupportedError
 from ifgo.formats import Report, _state_chain, _torch_legacy
 from ifgo.formats._architecture import chain_of
 from ifgo.formats._attributes import Losses
+from ifgo.formats._shards import refuse_shard
 from ifgo.formats._state_write import OWN, lay_out
 from ifgo.formats._torch_modules import named_tensors, state_dict_of
 from ifgo.formats._torch_pickle import metadata_of, read_pickle, table_of
@@ -134,6 +135,7 @@ def _paths(key: str) -> Iterator[str]:
 
 def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], Any, list[str]]:
     """Arrays by key, the chain that the file says itself, and what was left out."""
+    refuse_shard(path)
     data = files.read_bytes(path)
     _require_known(data)
     if data.startswith(_torch_legacy.START):

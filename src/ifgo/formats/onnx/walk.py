@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -299,6 +299,14 @@ def with_hint(error: UnsupportedError, hint: str) -> UnsupportedError:
     return UnsupportedError(error.what, where=error.where, expected=error.expected, hint=both)
 
 
+_FUNCTIONS: Final = "Export it without functions or contributed operators"
+_CONTRIBUTED: Final = {
+    "DynamicQuantizeLSTM": "Its weights are integers: give the model before quantize_dynamic",
+    "AttnLSTM": "Its attention is no part of an LSTM layer: export a model of standard operators",
+}
+"""Operators of ONNX Runtime that hold an LSTM → what to do instead."""
+
+
 def _require_standard(node: Node) -> None:
     if node.domain:
         raise UnsupportedError(
@@ -306,5 +314,5 @@ def _require_standard(node: Node) -> None:
             f"{quoted(node.domain)}",
             where=node.where,
             expected="standard ONNX operators only",
-            hint="Export it without functions or contributed operators",
+            hint=_CONTRIBUTED.get(node.op.rpartition(".")[2], _FUNCTIONS),
         )
