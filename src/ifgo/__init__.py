@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ifgo.backends import run
     from ifgo.deployment import deploy
+    from ifgo.engine.lstm import LSTM
     from ifgo.errors import (
         FormatError,
         IfgoError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "LSTM": "ifgo.engine.lstm",
     "FormatError": "ifgo.errors",
     "IfgoError": "ifgo.errors",
     "LSTMCell": "ifgo.model",
@@ -41,6 +43,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "LSTM",
     "FormatError",
     "IfgoError",
     "LSTMCell",
