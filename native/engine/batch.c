@@ -112,9 +112,10 @@ ifgo_status ifgo_forward(const ifgo_cell *cell, ifgo_tape *tape, const ifgo_batc
     const ptrdiff_t width_h = whole(cell->output, panel), width_c = whole(cell->hidden, panel);
     q->cell = NULL; /* nothing to differentiate, should memory run out */
     if (rows < 0 || steps < 0 || steps == PTRDIFF_MAX) return IFGO_E_MEMORY;
-    if (!order_rows(tape, b) || !ifgo_hold(&tape->h, states, rows, width_h, 1) ||
+    if (!ifgo_hold(&tape->h, states, rows, width_h, 1) ||
         !ifgo_hold(&tape->c, states, rows, width_c, 1) ||
-        (cell->projection && !ifgo_hold(&tape->m, b->keep ? steps : 1, rows, width_c, 1)))
+        (cell->projection && !ifgo_hold(&tape->m, b->keep ? steps : 1, rows, width_c, 1)) ||
+        !order_rows(tape, b))
         return IFGO_E_MEMORY;
     const bool single = rows == 1 && !b->keep;
     if (!single && !ifgo_hold(&tape->z, chunk, rows, cell->blocks, panel)) return IFGO_E_MEMORY;

@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,9 +49,13 @@ bool ifgo_hold(ifgo_space *space, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff
 }
 
 ptrdiff_t ifgo_near_bytes(void) {
+    static atomic_long known; /* asking takes a file or a trap into the hypervisor */
+    long size = atomic_load_explicit(&known, memory_order_relaxed);
+    if (size) return (ptrdiff_t)size;
 #ifdef _SC_LEVEL2_CACHE_SIZE
-    const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    if (size > 0) return (ptrdiff_t)size / 8 * 5; /* the rest is for states and inputs */
+    size = sysconf(_SC_LEVEL2_CACHE_SIZE) / 8 * 5; /* the rest is for states and inputs */
 #endif
-    return 640 << 10;
+    if (size <= 0) size = 640 << 10;
+    atomic_store_explicit(&known, size, memory_order_relaxed);
+    return (ptrdiff_t)size;
 }

@@ -100,12 +100,13 @@ static void stream_part(void *context, ifgo_member *member) {
             station_t *station = &stream->at[i];
             const bool last = i + 1 == stream->count;
             float *y = last ? call->y + t * station->output : station->out;
-            if (station->link.cell)
-                kernels->run(station->link.cell, &station->state, steps, x, station->input, y,
-                             station->output, stream->scratch, member);
-            else
-                kernels->dense(station->link.dense, steps, x, station->input, y, station->output,
-                               member);
+            const bool stays =
+                station->link.cell
+                    ? kernels->run(station->link.cell, &station->state, steps, x, station->input, y,
+                                   station->output, stream->scratch, member)
+                    : kernels->dense(station->link.dense, steps, x, station->input, y,
+                                     station->output, member);
+            if (!stays) return;
             if (last && left == steps) break; /* the call's end is a meeting too */
             if (!ifgo_meet(member)) return;
             x = y;

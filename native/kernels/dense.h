@@ -60,7 +60,7 @@ static void dense_few(const ifgo_dense *d, const float *x, float *y) {
 DENSE_TILE(1) DENSE_TILE(2) DENSE_TILE(3) DENSE_TILE(4) DENSE_TILE(5) DENSE_TILE(6)
 
 /* Panels are shared, or rows where there are more of them. */
-static void dense(const ifgo_dense *d, ptrdiff_t rows, const float *x, ptrdiff_t x_row, float *y,
+static bool dense(const ifgo_dense *d, ptrdiff_t rows, const float *x, ptrdiff_t x_row, float *y,
                   ptrdiff_t y_row, ifgo_member *member) {
     const ptrdiff_t panels = d->panels ? (d->output + PANEL - 1) / PANEL : 1;
     const bool by_rows = rows > panels;
@@ -80,12 +80,13 @@ static void dense(const ifgo_dense *d, ptrdiff_t rows, const float *x, ptrdiff_t
                 FOR_ROWS(r, CASE)
 #undef CASE
             }
-    if (d->activation != IFGO_SOFTMAX) return;
+    if (d->activation != IFGO_SOFTMAX) return true;
     if (!by_rows) {
-        if (!ifgo_meet(member)) return;
+        if (!ifgo_meet(member)) return false;
         share(rows, member->rank, member->size, &n0, &n1);
     }
     for (ptrdiff_t n = n0; n < n1; n++) softmax(y + n * y_row, d->output);
+    return true;
 }
 
 #endif

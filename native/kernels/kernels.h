@@ -137,15 +137,16 @@ typedef struct ifgo_kernels {
     const char *isa; /* the name that IFGO_ISA takes */
     int lanes;       /* floats in one native vector */
     /* steps of batch 1; x_step, y_step: floats between steps; scratch: IFGO_RUN_CHUNK × 4H in
-     * whole panels; every member of a team calls it alike */
-    void (*run)(const ifgo_cell *cell, ifgo_state *state, ptrdiff_t steps, const float *x,
+     * whole panels; every member of a team calls it alike; false, here and in `dense`, for
+     * one sent away */
+    bool (*run)(const ifgo_cell *cell, ifgo_state *state, ptrdiff_t steps, const float *x,
                 ptrdiff_t x_step, float *y, ptrdiff_t y_step, float *scratch,
                 ifgo_member *member);
     /* to[k][r] = scale · rows[r][k] for r < count ≤ lanes: rows `stride` floats apart, k a panel */
     void (*pack)(const float *rows, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t K, float scale,
                  float *to);
     /* every member of a team calls these alike */
-    void (*dense)(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
+    bool (*dense)(const ifgo_dense *dense, ptrdiff_t rows, const float *x, ptrdiff_t x_row,
                   float *y, ptrdiff_t y_row, ifgo_member *member);
     void (*forward)(const ifgo_sequence *sequence, ifgo_member *member);
     void (*backward)(const ifgo_return *gradients, ifgo_member *member);

@@ -166,18 +166,19 @@ INLINE void run_small(const int K, const ifgo_cell *cell, ifgo_state *s, ptrdiff
     s->turn = now == s->h[1];
 }
 
-static void run(const ifgo_cell *cell, ifgo_state *s, ptrdiff_t steps, const float *x,
+static bool run(const ifgo_cell *cell, ifgo_state *s, ptrdiff_t steps, const float *x,
                 ptrdiff_t x_step, float *y, ptrdiff_t y_step, float *scratch,
                 ifgo_member *member) {
-    if (cell->blocks == 1 && cell->plain && !cell->projection && member->size == 1) {
+    if (cell->blocks == 1 && cell->plain && !cell->projection) {
+        if (member->rank > 0) return true; /* a team gives the bits of one thread */
         switch (cell->depth) {
-        case 4: run_small(4, cell, s, steps, x, x_step, y, y_step); return;
+        case 4: run_small(4, cell, s, steps, x, x_step, y, y_step); return true;
 #if LANES >= 8
-        case 8: run_small(8, cell, s, steps, x, x_step, y, y_step); return;
+        case 8: run_small(8, cell, s, steps, x, x_step, y, y_step); return true;
 #endif
 #if LANES >= 16
-        case 12: run_small(12, cell, s, steps, x, x_step, y, y_step); return;
-        case 16: run_small(16, cell, s, steps, x, x_step, y, y_step); return;
+        case 12: run_small(12, cell, s, steps, x, x_step, y, y_step); return true;
+        case 16: run_small(16, cell, s, steps, x, x_step, y, y_step); return true;
 #endif
         default: break;
         }
@@ -193,12 +194,13 @@ static void run(const ifgo_cell *cell, ifgo_state *s, ptrdiff_t steps, const flo
                            x_step, scratch);
         if (!step(&part, s, turn, x + t * x_step,
                   early ? scratch + in_chunk * cell->blocks * PANEL : NULL))
-            return;
+            return false;
         turn = 1 - turn;
         if (y && member->rank == 0)
             memcpy(y + t * y_step, s->h[turn], (size_t)cell->output * sizeof *y);
     }
     if (member->rank == 0) s->turn = turn; /* the others have long read what it was */
+    return true;
 }
 
 #endif

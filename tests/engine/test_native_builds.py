@@ -51,6 +51,33 @@ def test_sanitizers(tmp_path, sanitizers):
     ctest(build(tmp_path, IFGO_SANITIZE=sanitizers))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_sanitizers_on_many_shapes(tmp_path, sanitizers):
+    folder = build(tmp_path, IFGO_SANITIZE=sanitizers)
+    for seed in range(1, 6):
+        assert ", 0 failures" in run(folder / "test_engine", "1000", str(seed))
+
+
+def test_threads_without_futex(tmp_path):
+    """As on systems that have condition variables alone."""
+    ctest(build(tmp_path, IFGO_SANITIZE="thread", CMAKE_C_FLAGS="-DIFGO_NO_FUTEX"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="qemu-user emulates Linux programs")
+def test_neon(tmp_path):
+    compiler = tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
+    folder = build(
+        tmp_path,
+        CMAKE_SYSTEM_NAME="Linux",
+        CMAKE_SYSTEM_PROCESSOR="aarch64",
+        CMAKE_C_COMPILER=compiler,
+    )
+    emulator = (tool("qemu-aarch64", "qemu-user"), "-L", "/usr/aarch64-linux-gnu")
+    for path in sorted((ROOT / "native" / "tests").glob("test_*.c")):
+        assert "instruction set neon, 0 failures" in run(*emulator, folder / path.stem)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the list of exports is a linker script")
 def test_the_module_exports_its_entry_alone(plain):
     (module,) = plain.glob("_native.*.so")
