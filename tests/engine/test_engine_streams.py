@@ -140,14 +140,14 @@ class TestRefusals:
         before = small.state
         wanted = (
             "x holds a value that is not finite, expected finite float32 values. "
-            "Clean the data first; the state would keep a NaN for ever."
+            "Clean the data first; the state would keep a NaN for ever"
         )
         with refused(UsageError, wanted):
             small.step(np.array([0, value], np.float32))
         assert all((small.state[key] == before[key]).all() for key in before)
 
     def test_tick_before_bind(self, small):
-        with refused(UsageError, "tick() has nothing bound. Call bind(x, out) first."):
+        with refused(UsageError, "tick() has nothing bound. Call bind(x, out) first"):
             small.tick()
 
     def test_a_sequence_of_another_width(self, small):
@@ -183,7 +183,7 @@ class TestRefusals:
     def test_a_layer_that_a_stream_does_not_have(self, native):
         wanted = (
             "layer last: a layer of kind last_step cannot run in a Stream, expected Recurrent and "
-            "Dense layers with the usual activations. Session.run computes the whole model."
+            "Dense layers with the usual activations. Session.run computes the whole model"
         )
         with refused(UnsupportedError, wanted):
             Stream(chain(lstm(), LastStep("last")))
