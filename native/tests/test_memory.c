@@ -173,8 +173,8 @@ static void memory_runs_out(void) {
     const ifgo_weights w = weights();
     float *x = random_floats(N * T * I, 1), *y = random_floats(N * T * P, 1), *h = random_floats(N * P, 1);
     for (long limit = 0;; limit++) {
-        ifgo_tape *tape;
-        ifgo_trainer *trainer;
+        ifgo_tape *tape = NULL;
+        ifgo_trainer *trainer = NULL;
         CHECK(ifgo_tape_new(&tape) == IFGO_OK && ifgo_trainer_new(&trainer) == IFGO_OK);
         left = limit;
         const ifgo_status status = everything(&w, x, y, h, tape, trainer);
@@ -241,7 +241,7 @@ static void modes_are_restored(void) {
     for (size_t k = 0; k < sizeof modes / sizeof *modes; k++) {
         ifgo_cell *cell;
         ifgo_stream *stream;
-        ifgo_tape *tape;
+        ifgo_tape *tape = NULL;
         CHECK(ifgo_cell_new(&w, 0, &cell) == IFGO_OK && ifgo_tape_new(&tape) == IFGO_OK);
         CHECK(ifgo_stream_new(&(ifgo_link){cell, NULL}, 1, &stream) == IFGO_OK);
         for (int threads = 1; threads <= 2; threads++) {

@@ -189,7 +189,8 @@ def test_directions_that_do_not_meet(tmp_path: Path, joined: str, turn: bool) ->
         "CONCATENATION": "node 'CONCATENATION #3': joins tensors of sizes 6 and 6 along axis 1, "
         "expected both in the order of time",
         "ADD": "node 'ADD #3': adds two signals, expected the output of some layers plus their own "
-        "input (a residual), or a bias",
+        "input (a residual), or a bias. Take the LSTM layers alone with --select NAME (select= in "
+        "Python), see ifgo inspect --lstms",
     }
     with pytest.raises(IfgoError) as caught:
         formats.load(path)

@@ -63,12 +63,14 @@ that a path back goes through, one per step."""
 def _float64() -> Iterator[None]:
     """Keras rounds float64 products to float32 on this backend, by one entry of its table of
     dtypes; here it is that of its TensorFlow backend."""
-    before = keras.config.floatx()
+    before, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
         yield
     keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(policy)
 
 
 ACTIVATIONS = {
