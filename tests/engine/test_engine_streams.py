@@ -154,6 +154,18 @@ class TestRefusals:
         with refused(UsageError, "x has shape (4, 3), expected (T, 2)"):
             small.run(np.ones((4, 3), np.float32))
 
+    def test_an_output_of_fewer_steps(self, small):
+        wanted = (
+            "out is float32 of shape (3, 1), expected float32 of shape (4, 1), contiguous, writable"
+        )
+        with refused(UsageError, wanted):
+            small.run(np.ones((4, 2), np.float32), np.ones((3, 1), np.float32))
+
+    def test_a_sequence_of_another_type(self, small):
+        wanted = "x is float64 of shape (4, 2), expected float32 of shape (4, 2), contiguous"
+        with refused(UsageError, wanted):
+            small.run(np.ones((4, 2)), np.ones((4, 1), np.float32))
+
     def test_a_state_of_another_model(self, small):
         before = small.state
         with pytest.raises(UsageError, match=r"state h0 \(layer lstm\) has shape \(1, 1, 4\)"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,7 +66,13 @@ class Stream(Base):
         self.reset()
 
     def run(self, x: ArrayLike, out: F32 | None = None) -> F32:  # type: ignore[override]
-        """Steps of one sequence in one call: x (T, I) → (T, O)."""
+        """Steps of one sequence in one call: x (T, I) → (T, O).
+
+        With `out`, x must be float32 and contiguous; else it is converted.
+        """
+        if out is not None and isinstance(x, np.ndarray) and x.ndim == 2:
+            given = cast("F32", x)
+            return super().run(given, out, given.shape[0])
         array = np.ascontiguousarray(x, dtype=np.float32)
         if array.ndim != 2 or array.shape[1] != self.input_size:
             raise UsageError(f"x has shape {array.shape}", expected=f"(T, {self.input_size})")
@@ -121,9 +127,11 @@ class Stream(Base):
                 size = self.output_size if what == "out" else self.input_size
                 array: Any = out if what == "out" else x
                 writable = ", writable" if what == "out" else ""
+                steps = f"{x.shape[0]}, " if isinstance(x, np.ndarray) and x.ndim == 2 else ""
+                shape = f"({steps}{size}{'' if steps else ','})"
                 raise UsageError(
                     f"{what} is {_described(array)}",
-                    expected=f"float32 of shape ({size},), contiguous{writable}",
+                    expected=f"float32 of shape {shape}, contiguous{writable}",
                 )
 
 
