@@ -127,7 +127,8 @@ class Stream(Base):
                 size = self.output_size if what == "out" else self.input_size
                 array: Any = out if what == "out" else x
                 writable = ", writable" if what == "out" else ""
-                steps = f"{x.shape[0]}, " if isinstance(x, np.ndarray) and x.ndim == 2 else ""
+                given: tuple[int, ...] = getattr(x, "shape", ())
+                steps = f"{given[0]}, " if len(given) == 2 else ""
                 shape = f"({steps}{size}{'' if steps else ','})"
                 raise UsageError(
                     f"{what} is {_described(array)}",
