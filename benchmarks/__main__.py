@@ -16,11 +16,13 @@ from benchmarks.timing import Timing, interleaved
 from benchmarks.work import WORK, Row
 
 
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def pinned(rows: str) -> None:
     """Keep this process on one core, but for the rows about two."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores if rows == "two-cores" else cores[-1:])
+    if CORES:
+        os.sched_setaffinity(0, CORES if rows == "two-cores" else CORES[-1:])
 
 
 def words(seconds: float) -> str:
