@@ -15,7 +15,6 @@ from benchmarks import machine, peers
 from benchmarks.timing import Timing, interleaved
 from benchmarks.work import WORK, Row
 
-
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
