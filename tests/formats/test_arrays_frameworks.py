@@ -10,14 +10,13 @@ import arrays_cases as cases
 import numpy as np
 import pytest
 from arrays_frameworks import FRAMEWORKS
+from double import double_bound
 
 from ifgo import formats
 from ifgo.errors import FormatError
 from ifgo.formats import _arrays_sheet
 
 SHEETS = Path(_arrays_sheet.__file__).with_name("sheets")
-FLOAT64 = 1e-12
-"""Two float64 computations of a few dozen terms each."""
 
 
 def stored(folder: Path, arrays: dict[str, Any], sheet: str | None = None) -> Path:
@@ -36,7 +35,7 @@ def test_a_framework_by_its_sheet(tmp_path: Path, name: str) -> None:
     model = formats.load(stored(tmp_path, arrays), sheet=name)
     x = rng.normal(0, 1, (6, 3)).astype("f")
     found = model.run(x, on="truth")[0]
-    assert np.abs(found - framework.run(arrays, x)).max() < FLOAT64
+    assert np.abs(found - framework.run(arrays, x)).max() < double_bound(model, x)
     assert len(model.recurrent) == framework.layers
     assert set(model.arrays) == set(model.provenance.names)
     assert all(model.provenance.names.values())
@@ -56,8 +55,9 @@ def test_each_number_of_a_framework_counts(tmp_path: Path, name: str) -> None:
             changed = array.copy()
             changed.reshape(-1)[rng.integers(array.size)] += 0.75
             every = arrays | {key: changed}
-            found = formats.load(stored(tmp_path, every), sheet=name).run(x, on="truth")[0]
-            assert np.abs(found - framework.run(every, x)).max() < FLOAT64
+            model = formats.load(stored(tmp_path, every), sheet=name)
+            found = model.run(x, on="truth")[0]
+            assert np.abs(found - framework.run(every, x)).max() < double_bound(model, x)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
@@ -80,9 +80,9 @@ def test_wrong_gate_orders_of_interleaved_gates_show(tmp_path: Path) -> None:
     text = (SHEETS / "chainer.toml").read_text()
     for order in map("".join, permutations("ifgo")):
         sheet = text.replace('"gifo"', f'"{order}"')
-        found = formats.load(stored(tmp_path, arrays, sheet)).run(x, on="truth")[0]
-        error = np.abs(found - expected).max()
-        assert (error < FLOAT64) == (order == "gifo")
+        model = formats.load(stored(tmp_path, arrays, sheet))
+        error = np.abs(model.run(x, on="truth")[0] - expected).max()
+        assert (error < double_bound(model, x)) == (order == "gifo")
         seen += error > 1e-3
     assert seen == 23
 
@@ -112,8 +112,9 @@ def test_interleaved_in_every_form(tmp_path: Path, form: str, orientation: str) 
     total = half.astype(float) + rest
     made["b"] = {g: total[k::4] for k, g in enumerate("ofig")}
     x = rng.normal(0, 1, (5, 3)).astype("f")
-    found = formats.load(stored(tmp_path, arrays, text)).run(x, on="truth")[0]
-    assert np.abs(found - cases.run(made, x)).max() < FLOAT64
+    model = formats.load(stored(tmp_path, arrays, text))
+    found = model.run(x, on="truth")[0]
+    assert np.abs(found - cases.run(made, x)).max() < double_bound(model, x)
 
 
 def plain() -> dict[str, Any]:

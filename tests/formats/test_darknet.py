@@ -192,13 +192,15 @@ def test_the_trained_files() -> None:
         model = formats.load(ORIGINAL / "lstm.weights", cfg=str(ORIGINAL / name))
         mean = float64(model, x)
         # 400 float32 steps; the sums of 256 products cost at most 256 half ulp of 2^-24 each.
-        assert np.abs(mean[:400] - expected["prob_first400"]).max() < 256 * 2.0**-24
+        sums = 256 * 2.0**-24
+        assert np.abs(mean[:400] - expected["prob_first400"]).max() < sums
         at = np.arange(1999), expected["text"][1:2000].astype(int)
         # A mean of logarithms is off by no more than the largest relative error of what they are
         # taken of, which is seen where the library's own values are recorded.
         recorded = expected["prob_first400"][at[0][:400], at[1][:400]].astype(float)
         largest = np.abs(mean[at][:400] / recorded - 1).max()
-        assert np.abs(-np.log(mean[at]).mean() - expected["nll_per_char_2000"]) < largest < 1e-5
+        assert np.abs(-np.log(mean[at]).mean() - expected["nll_per_char_2000"]) < largest
+        assert largest < sums  # what a logit is off by, its probability is relative to itself
 
 
 def test_batch_norm_of_darknet_in_other_formats(tmp_path: Path) -> None:
